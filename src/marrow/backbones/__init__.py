@@ -1,0 +1,7 @@
+"""marrow's own architectures. Importing this package registers every one of them with timm."""
+
+from importlib import import_module
+from pkgutil import iter_modules
+
+for _module in iter_modules(__path__):
+    import_module(f"{__name__}.{_module.name}")

@@ -1,0 +1,183 @@
+"""ResNets for 32 x 32 images as in He et al., "Deep Residual Learning for Image Recognition", CVPR 2016, sec. 4.2.
+
+Three stages of n basic blocks with 16, 32 and 64 channels, depth 6n + 2. Shortcuts carry no parameters (option A): where
+the size halves they take every second pixel and pad the channels with zeros, half in front and half behind.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from timm.layers import SelectAdaptivePool2d
+from timm.models import build_model_with_cfg, checkpoint_seq, generate_default_cfgs, register_model
+from timm.models._features import feature_take_indices
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+__all__ = ["CifarResNet"]
+
+CHANNELS = (16, 32, 64)
+
+
+class BasicBlock(nn.Module):
+    """Two 3 x 3 convolutions around a parameter-free shortcut."""
+
+    def __init__(self, width_in: int, width: int, stride: int = 1):
+        super().__init__()
+        self.conv1 = nn.Conv2d(width_in, width, 3, stride=stride, padding=1, bias=False)
+        self.bn1 = nn.BatchNorm2d(width)
+        self.act1 = nn.ReLU(inplace=True)
+        self.conv2 = nn.Conv2d(width, width, 3, padding=1, bias=False)
+        self.bn2 = nn.BatchNorm2d(width)
+        self.act2 = nn.ReLU(inplace=True)
+        self.stride, self.padding = stride, (width - width_in) // 2
+
+    def forward(self, x: Tensor) -> Tensor:
+        shortcut = x
+        if self.stride > 1:
+            shortcut = F.pad(x[:, :, :: self.stride, :: self.stride], (0, 0, 0, 0, self.padding, self.padding))
+        x = self.act1(self.bn1(self.conv1(x)))
+        return self.act2(self.bn2(self.conv2(x)) + shortcut)
+
+
+class CifarResNet(nn.Module):
+    """`depth` basic blocks in each of three stages; images (B, 3, H, W) of any size from 4 x 4."""
+
+    tiny = {"depth": 1, "num_classes": 10}
+
+    def __init__(
+        self, depth: int = 3, num_classes: int = 10, in_chans: int = 3, global_pool: str = "avg", drop_rate: float = 0.0
+    ):
+        super().__init__()
+        self.num_classes, self.in_chans, self.drop_rate = num_classes, in_chans, drop_rate
+        self.grad_checkpointing = False
+        self.conv1 = nn.Conv2d(in_chans, CHANNELS[0], 3, padding=1, bias=False)
+        self.bn1 = nn.BatchNorm2d(CHANNELS[0])
+        self.act1 = nn.ReLU(inplace=True)
+        self.layer1 = _stage(CHANNELS[0], CHANNELS[0], depth, stride=1)
+        self.layer2 = _stage(CHANNELS[0], CHANNELS[1], depth, stride=2)
+        self.layer3 = _stage(CHANNELS[1], CHANNELS[2], depth, stride=2)
+        self.feature_info = [
+            dict(num_chs=width, reduction=2**i, module=f"layer{i + 1}") for i, width in enumerate(CHANNELS)
+        ]
+        self.num_features = CHANNELS[-1]
+        self.reset_classifier(num_classes, global_pool)
+        for m in self.modules():
+            if isinstance(m, (nn.Conv2d, nn.Linear)):
+                nn.init.kaiming_normal_(m.weight)
+
+    def group_matcher(self, coarse: bool = False) -> dict[str, str]:
+        return dict(stem=r"^conv1|^bn1", blocks=r"^layer(\d+)" if coarse else r"^layer(\d+)\.(\d+)")
+
+    def no_weight_decay(self) -> set[str]:
+        return set()
+
+    def set_grad_checkpointing(self, enable: bool = True) -> None:
+        self.grad_checkpointing = enable
+
+    def get_classifier(self) -> nn.Module:
+        return self.linear
+
+    def reset_classifier(self, num_classes: int, global_pool: str | None = None) -> None:
+        self.num_classes = num_classes
+        if global_pool is not None:
+            self.global_pool = SelectAdaptivePool2d(pool_type=global_pool, flatten=bool(global_pool))
+        self.head_hidden_size = self.num_features * self.global_pool.feat_mult()
+        self.linear = nn.Linear(self.head_hidden_size, num_classes) if num_classes else nn.Identity()
+
+    def forward_features(self, x: Tensor) -> Tensor:
+        return self.forward_intermediates(x, indices=())[0]
+
+    def forward_intermediates(
+        self,
+        x: Tensor,
+        indices: int | list[int] | tuple[int, ...] | None = None,
+        norm: bool = False,
+        stop_early: bool = False,
+        output_fmt: str = "NCHW",
+        intermediates_only: bool = False,
+    ) -> Any:
+        """The maps of the stages asked for, after the last map unless `intermediates_only`.
+
+        There is no norm behind the stages, so `norm` changes nothing; maps are always NCHW.
+        """
+        if output_fmt != "NCHW":
+            raise ValueError(f"CifarResNet gives NCHW maps, not {output_fmt}")
+        taken, last = feature_take_indices(len(CHANNELS), indices) if indices != () else ([], len(CHANNELS) - 1)
+        stages = (self.layer1, self.layer2, self.layer3)
+        maps = []
+        x = self.act1(self.bn1(self.conv1(x)))
+        for i, stage in enumerate(stages[: last + 1] if stop_early else stages):
+            x = checkpoint_seq(stage, x) if self.grad_checkpointing and self.training else stage(x)
+            if i in taken:
+                maps.append(x)
+        return maps if intermediates_only else (x, maps)
+
+    def prune_intermediate_layers(
+        self, indices: int | list[int] | tuple[int, ...] = 1, prune_norm: bool = False, prune_head: bool = True
+    ) -> list[int]:
+        """Empty the stages behind the last one asked for, and the classifier with them."""
+        taken, last = feature_take_indices(len(CHANNELS), indices)
+        for i in range(last + 1, len(CHANNELS)):
+            setattr(self, f"layer{i + 1}", nn.Sequential())
+        self.num_features = CHANNELS[last]
+        if prune_head or last < len(CHANNELS) - 1:
+            self.reset_classifier(0, "")
+        return taken
+
+    def forward_head(self, x: Tensor, pre_logits: bool = False) -> Tensor:
+        x = F.dropout(self.global_pool(x), self.drop_rate, self.training)
+        return x if pre_logits else self.linear(x)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.forward_head(self.forward_features(x))
+
+
+def _stage(width_in: int, width: int, depth: int, stride: int) -> nn.Sequential:
+    return nn.Sequential(BasicBlock(width_in, width, stride), *(BasicBlock(width, width) for _ in range(depth - 1)))
+
+
+def _cfg() -> dict[str, Any]:
+    # The published weights were trained on images normalised as for ImageNet.
+    return dict(
+        url="", num_classes=10, input_size=(3, 32, 32), pool_size=(8, 8), crop_pct=1.0, interpolation="bilinear",
+        mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225), first_conv="conv1", classifier="linear",
+    )  # fmt: skip
+
+
+default_cfgs = generate_default_cfgs({f"cifar_resnet{depth}.untrained": _cfg() for depth in (20, 32, 44, 56)})
+
+
+def _create(variant: str, pretrained: bool, depth: int, **kwargs: Any) -> CifarResNet:
+    return build_model_with_cfg(
+        CifarResNet,
+        variant,
+        pretrained,
+        depth=depth,
+        feature_cfg=dict(out_indices=(0, 1, 2), feature_cls="getter"),
+        **kwargs,
+    )
+
+
+@register_model
+def cifar_resnet20(pretrained: bool = False, **kwargs: Any) -> CifarResNet:
+    """0.27 M parameters, 41 M MACs at 32 x 32."""
+    return _create("cifar_resnet20", pretrained, depth=3, **kwargs)
+
+
+@register_model
+def cifar_resnet32(pretrained: bool = False, **kwargs: Any) -> CifarResNet:
+    """0.46 M parameters."""
+    return _create("cifar_resnet32", pretrained, depth=5, **kwargs)
+
+
+@register_model
+def cifar_resnet44(pretrained: bool = False, **kwargs: Any) -> CifarResNet:
+    """0.66 M parameters."""
+    return _create("cifar_resnet44", pretrained, depth=7, **kwargs)
+
+
+@register_model
+def cifar_resnet56(pretrained: bool = False, **kwargs: Any) -> CifarResNet:
+    """0.86 M parameters."""
+    return _create("cifar_resnet56", pretrained, depth=9, **kwargs)

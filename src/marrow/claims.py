@@ -1,0 +1,120 @@
+"""`marrow claim`: run the small experiments behind the papers, and print the ledger of their verdicts."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import subprocess
+import time
+from pathlib import Path
+from typing import Any
+
+from .core import claim as core_claim
+from .core.claim import Claim
+from .core.errors import MarrowError, near
+from .core.recipe import load
+from .core.versions import versions
+
+
+def folder(name: str) -> Path:
+    """`recipes` or `claims`: beside the package's sources in a clone, inside the package when installed."""
+    package = Path(__file__).parent
+    for place in (package.parents[1] / name, package / "shipped" / name):
+        if place.is_dir():
+            return place
+    raise MarrowError(f"this installation has no folder '{name}'", where="marrow")
+
+
+def known() -> list[str]:
+    return sorted(f.stem for f in folder("claims").glob("*.py"))
+
+
+def statement(name: str) -> Claim:
+    """The CLAIM that `claims/<name>.py` states."""
+    if name not in known():
+        raise MarrowError(f"unknown claim '{name}'{near(name, known())}", where="claim")
+    spec = importlib.util.spec_from_file_location(f"marrow_claim_{name}", folder("claims") / f"{name}.py")
+    if spec is None or spec.loader is None:
+        raise MarrowError(f"claims/{name}.py cannot be imported", where="claim")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module.CLAIM
+
+
+def recipe(stem: str) -> dict[str, Any]:
+    """A recipe of the house as a mapping, for a claim's arms."""
+    return load(folder("recipes") / f"{stem}.yaml")
+
+
+def ledger() -> list[dict]:
+    """One row per claim: the committed result, or "not run yet"."""
+    rows = []
+    for name in known():
+        file = folder("claims") / "results" / f"{name}.json"
+        rows.append(json.loads(file.read_text(encoding="utf-8")) if file.is_file() else
+                    {"system": name, "verdict": "not run yet", "says": statement(name).says})  # fmt: skip
+    return rows
+
+
+def prove(
+    name: str, *, out: Path | str = Path("runs/claims"), results: Path | None = None, resume: bool = True,
+    device: str = "auto", quiet: bool = False,
+) -> dict[str, Any]:  # fmt: skip
+    """Run every arm of a claim with every seed and write `<results>/<name>.json`.
+
+    Seeds are the outer loop, so an unfinished claim has whole pairs. Arms already measured in `out` are not run again.
+    """
+    claim = statement(name)
+    values: dict[str, list[float]] = {arm: [] for arm in claim.arms}
+    rows: list[dict] = []
+    for seed in claim.seeds:
+        for arm in claim.arms:
+            row = _measured(claim, arm, seed, Path(out) / name / f"{_plain(arm)}-{seed}", resume, device, quiet)
+            values[arm].append(row["value"])
+            rows.append(row)
+    facts = {"minutes": round(sum(r["minutes"] for r in rows), 1), "n_test": rows[0]["n"], "commit": _commit(),
+             "versions": versions(), "device": rows[0]["device"]}  # fmt: skip
+    outcome = core_claim.result(claim, name, values, facts)
+    core_claim.write((results or folder("claims") / "results") / f"{name}.json", outcome)
+    return outcome
+
+
+def _measured(claim: Claim, arm: str, seed: int, out: Path, resume: bool, device: str, quiet: bool) -> dict[str, Any]:
+    file = out / "measured.json"
+    if file.is_file():
+        return json.loads(file.read_text(encoding="utf-8"))
+    from .core.engine import Engine
+    from .data import open_sources
+    from .run import run
+
+    start = time.monotonic()
+    artifacts = run({**claim.arms[arm], "seed": seed}, out, resume=resume, device=device, quiet=quiet)
+    engine = Engine(device=device)
+    rows = engine.evaluate(artifacts[-1].load(), open_sources([dict(s) for s in claim.test], f"claims/{arm}.test"))
+    row = next((r for r in rows if r["metric"] == claim.measure), None)
+    if row is None:
+        raise MarrowError(
+            f"no metric '{claim.measure}' among {', '.join(r['metric'] for r in rows)}", where=f"claim {arm}"
+        )
+    spent = (time.monotonic() - start) / 60
+    measured = {
+        "arm": arm,
+        "seed": seed,
+        "value": row["value"],
+        "n": row["n"],
+        "minutes": spent,
+        "device": str(engine.device),
+    }
+    core_claim.write(file, measured)
+    return measured
+
+
+def _plain(arm: str) -> str:
+    return "".join(c if c.isalnum() else "_" for c in arm)
+
+
+def _commit() -> str | None:
+    done = subprocess.run(
+        ["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, cwd=Path(__file__).parent
+    )
+    return done.stdout.strip() or None if done.returncode == 0 else None

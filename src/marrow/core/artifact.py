@@ -1,0 +1,227 @@
+"""Artifacts: a folder with weights, tables, rows or an exported file, and `artifact.json`, which says what it is.
+
+Written under a temporary name and renamed, so a killed process never leaves half of one. Loading allows only registered
+names and plain arguments, compares every shape with the file's header before allocating, and never touches the network.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import os
+import shutil
+from pathlib import Path
+from typing import Any, Callable, Sequence
+
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from .contracts import Backbone, Input, Report, Task
+from .errors import MarrowError
+from .spec import build, load_weights, meta, saved_weights
+from .table import Table
+from .versions import versions
+
+KINDS = {"backbone": "weights.safetensors", "task": "weights.safetensors", "data": "table.safetensors",
+         "report": "rows.json", "runtime": "model.onnx"}  # fmt: skip
+FIELDS = ("kind", "spec", "input", "labels", "licences", "files", "parents", "recipe", "stage", "key", "seed")
+FIELDS += ("metrics", "versions", "runtime")
+LARGEST_JSON = 16 * 2**20
+
+
+@dataclasses.dataclass(frozen=True)
+class Artifact:
+    """An opened artifact: `meta` is its artifact.json, checked; `load()` gives what it holds."""
+
+    path: Path
+    meta: dict[str, Any]
+
+    @classmethod
+    def open(cls, path: Path | str) -> "Artifact":
+        """Read artifact.json and check every file it lists: present, of the stated length, of the stated hash."""
+        path = Path(path)
+        artifact = cls(path, _read_meta(path))
+        for name, (size, digest) in artifact.meta["files"].items():
+            file = path / name
+            if not file.is_file():
+                raise MarrowError(f"{name} is missing", where=str(path))
+            if file.stat().st_size != size:
+                raise MarrowError(f"{name} has {file.stat().st_size} bytes instead of {size}; it is cut off or altered",
+                                  where=str(path))  # fmt: skip
+            if _sha256(file) != digest:
+                raise MarrowError(f"{name} was altered after it was written: its sha256 differs", where=str(path))
+        return artifact
+
+    @property
+    def kind(self) -> str:
+        return self.meta["kind"]
+
+    @property
+    def hash(self) -> str:
+        """Names the content: equal for equal weights, spec, input and labels, whenever and wherever made."""
+        content = {k: self.meta[k] for k in ("kind", "spec", "input", "labels", "files")}
+        return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+
+    def load(self) -> Any:
+        """The module (kinds backbone, task), a Table (data), a Report (report) or a Runner (runtime)."""
+        if self.kind == "data":
+            return Table(self._tensors("table.safetensors"), self.meta["labels"])
+        if self.kind == "report":
+            rows = json.loads((self.path / "rows.json").read_text(encoding="utf-8"))
+            return Report(rows, self._tensors("tensors.safetensors"))
+        if self.kind == "runtime":
+            from .runtime import Runner
+
+            return Runner(self.path, self.meta)
+        expected = saved_weights(meta(self.meta["spec"], where=f"{self.path}: spec"))
+        self._compare(expected)
+        model = build(self.meta["spec"], where=f"{self.path}: spec")
+        load_weights(model, self._tensors("weights.safetensors"))
+        if isinstance(model, Task):
+            model.labels = self.meta["labels"]
+        return model.eval()
+
+    def _tensors(self, name: str) -> dict[str, Tensor]:
+        if name not in self.meta["files"]:
+            return {}
+        try:
+            return load_file(self.path / name)
+        except SafetensorError as error:
+            raise MarrowError(f"{name} is not a safetensors file ({error})", where=str(self.path)) from None
+
+    def _compare(self, expected: dict[str, Tensor]) -> None:
+        """Names, shapes and types in the file's header against those of the model, before anything is allocated."""
+        header = _header(self.path / "weights.safetensors")
+        for problem, keys in (("lacks", set(expected) - set(header)), ("has unknown", set(header) - set(expected))):
+            if keys:
+                raise MarrowError(f"weights.safetensors {problem} '{min(keys)}' ({len(keys)} such keys)",
+                                  where=str(self.path))  # fmt: skip
+        for key, value in expected.items():
+            if tuple(header[key]) != tuple(value.shape):
+                raise MarrowError(f"weights.safetensors: '{key}' is {tuple(header[key])}, the spec says "
+                                  f"{tuple(value.shape)}", where=str(self.path))  # fmt: skip
+
+
+def save(
+    folder: Path | str,
+    thing: nn.Module | Table | Report | dict,
+    *,
+    labels: list[str] | None = None,
+    licences: Sequence[dict] = (),
+    parents: Sequence[str] = (),
+    recipe: dict | None = None,
+    stage: str | None = None,
+    key: str | None = None,
+    seed: int | None = None,
+    metrics: Sequence[dict] = (),
+    fill: Callable[[Path], None] | None = None,
+    finish: Callable[[Path, dict], None] | None = None,
+) -> Artifact:
+    """Write an artifact into `folder`, replacing one that is there.
+
+    thing: a backbone, a task, a Table, a Report, or the runtime facts of a file that `fill` writes (`model.onnx`).
+    parents: hashes of the artifacts it came from. finish: adds files that may be edited later, such as the card.
+    """
+    folder = Path(folder)
+    temporary = folder.with_name(f".{folder.name}.{os.getpid()}.tmp")
+    shutil.rmtree(temporary, ignore_errors=True)
+    temporary.mkdir(parents=True)
+    try:
+        meta = _write(temporary, thing, fill)
+        labels = labels if labels is not None else getattr(thing, "labels", None) or getattr(thing, "classes", None)
+        meta |= {"labels": labels if isinstance(labels, list) else None, "licences": list(licences),
+                 "parents": list(parents), "recipe": recipe, "stage": stage, "key": key, "seed": seed,
+                 "metrics": list(metrics), "versions": versions()}  # fmt: skip
+        meta["files"] = {f.name: [f.stat().st_size, _sha256(f)] for f in sorted(temporary.iterdir())}
+        text = json.dumps({k: meta.get(k) for k in FIELDS}, indent=1, sort_keys=False, allow_nan=False)
+        (temporary / "artifact.json").write_text(text + "\n", encoding="utf-8")
+        if finish:
+            finish(temporary, meta)
+        _replace(temporary, folder)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+    return Artifact.open(folder)
+
+
+def _write(folder: Path, thing: Any, fill: Callable[[Path], None] | None) -> dict[str, Any]:
+    if isinstance(thing, (Backbone, Task)):
+        _save_tensors(folder / "weights.safetensors", saved_weights(thing))
+        kind = "task" if isinstance(thing, Task) else "backbone"
+        return {"kind": kind, "spec": thing.spec, "input": thing.input.to_json()}
+    if isinstance(thing, Table):
+        _save_tensors(folder / "table.safetensors", thing.columns)
+        return {"kind": "data", "spec": None, "input": None}
+    if isinstance(thing, Report):
+        text = json.dumps(thing.rows, indent=1, allow_nan=False)
+        (folder / "rows.json").write_text(text + "\n", encoding="utf-8")
+        if thing.tensors:
+            _save_tensors(folder / "tensors.safetensors", thing.tensors)
+        return {"kind": "report", "spec": None, "input": None}
+    if isinstance(thing, dict) and fill:
+        fill(folder)
+        runtime = {k: v for k, v in thing.items() if k != "input"}
+        return {"kind": "runtime", "spec": None, "input": thing["input"], "runtime": runtime}
+    raise MarrowError(f"cannot save a {type(thing).__name__}; a backbone, task, table or report fits", where="save")
+
+
+def _save_tensors(file: Path, tensors: dict[str, Tensor]) -> None:
+    # safetensors refuses tensors that share memory (tied weights): each key gets its own copy.
+    save_file({k: v.detach().cpu().contiguous().clone() for k, v in tensors.items()}, file)
+
+
+def _replace(temporary: Path, folder: Path) -> None:
+    old = folder.with_name(f".{folder.name}.{os.getpid()}.old")
+    for file in temporary.iterdir():
+        with open(file, "rb") as handle:
+            os.fsync(handle.fileno())
+    if folder.exists():
+        os.rename(folder, old)
+    os.rename(temporary, folder)
+    shutil.rmtree(old, ignore_errors=True)
+
+
+def _read_meta(path: Path) -> dict[str, Any]:
+    file, where = path / "artifact.json", str(path)
+    if not file.is_file():
+        raise MarrowError("no artifact here: artifact.json is missing", where=where)
+    if file.stat().st_size > LARGEST_JSON:
+        raise MarrowError(f"artifact.json has {file.stat().st_size} bytes, more than {LARGEST_JSON}", where=where)
+    try:
+        meta = json.loads(file.read_text(encoding="utf-8"))
+    except (ValueError, RecursionError) as error:
+        raise MarrowError(f"artifact.json is not JSON ({error})", where=where) from None
+    if not isinstance(meta, dict) or meta.get("kind") not in KINDS:
+        raise MarrowError(f"artifact.json names no known kind; known: {', '.join(KINDS)}", where=where)
+    if missing := [k for k in FIELDS if k not in meta]:
+        raise MarrowError(f"artifact.json lacks '{missing[0]}'", where=where)
+    files = meta["files"]
+    if not isinstance(files, dict) or KINDS[meta["kind"]] not in files:
+        raise MarrowError(f"artifact.json lists no {KINDS[meta['kind']]}", where=where)
+    for name, entry in files.items():
+        if Path(name).name != name or name in ("", ".", ".."):
+            raise MarrowError(f"artifact.json lists '{name}', which is not a plain file name", where=where)
+        if not (isinstance(entry, list) and len(entry) == 2 and isinstance(entry[0], int)):
+            raise MarrowError(f"artifact.json: the entry of '{name}' is not [bytes, sha256]", where=where)
+    if meta["kind"] in ("backbone", "task") and not isinstance(meta["spec"], dict):
+        raise MarrowError("artifact.json has no spec", where=where)
+    if isinstance(meta["input"], dict):
+        known = {f.name for f in dataclasses.fields(Input)}
+        if unknown := sorted(set(meta["input"]) - known):
+            raise MarrowError(f"artifact.json: input has unknown key '{unknown[0]}'", where=where)
+    return meta
+
+
+def _header(file: Path) -> dict[str, list[int]]:
+    """Name -> shape from a safetensors header. The library itself checks that offsets and length add up."""
+    try:
+        with safe_open(file, framework="pt") as handle:
+            return {k: handle.get_slice(k).get_shape() for k in handle.keys()}
+    except SafetensorError as error:
+        raise MarrowError(f"{file.name} is not a safetensors file ({error})", where=str(file.parent)) from None
+
+
+def _sha256(file: Path) -> str:
+    with open(file, "rb") as handle:
+        return hashlib.file_digest(handle, "sha256").hexdigest()

@@ -1,0 +1,148 @@
+"""The second pass over a recipe: every model and method is built on the meta device; no data is read.
+
+What a method needs is compared with what its models give; the table of costs comes out of the same walk.
+"""
+
+from __future__ import annotations
+
+from copy import deepcopy
+from pathlib import Path
+from typing import Any, Callable
+
+import torch
+from torch import nn
+
+from .catalogue import contract_class
+from .contracts import Backbone, Method, Task
+from .cost import cost
+from .errors import MarrowError
+from .models import check_kinds, resolve
+from .optim import build as build_optimizers
+from .recipe import Recipe, Stage
+from .signature import signature
+
+# Where to find what a model lacks: families of timm that give the word, or what to do.
+SOURCES = {
+    "qkv": "vit_*, deit_*",
+    "tokens": "vit_*, deit_*",
+    "maps": "resnet*, convnext_*",
+    "relu": "resnet*, regnet*",
+    "logits": "{task: classify, backbone: ..., classes: 10}",
+}
+
+
+def check_fit(recipe: Recipe, base: Path = Path()) -> tuple[list[str], list[dict]]:
+    """All problems, and one row per stage and model: stage, verb, role, model, params, macs, bytes.
+
+    The recipe has passed the static pass. Names of backbones are looked up in timm's registry as it is now: import
+    `marrow.backbones` first.
+    """
+    problems: list[str] = []
+    rows: list[dict] = []
+    made: dict[int | str, Callable[[], Any]] = {}
+    for stage in recipe.stages:
+        where = f"stages[{stage.index}]"
+        models = _models(stage, made, where, problems)
+        for role, model in models.items():
+            if isinstance(model, nn.Module):
+                rows.append({"stage": stage.name, "verb": stage.verb, "role": role, "model": model_name(model.spec),
+                             **cost(model)._asdict()})  # fmt: skip
+        _check_needs(stage, models, where, problems)
+        made[stage.index] = made[stage.name] = _product(stage, models, where, problems)
+    return problems, rows
+
+
+def _models(stage: Stage, made: dict, where: str, problems: list[str]) -> dict[str, Any]:
+    models = {}
+    for role, spec in stage.roles.items():
+        try:
+            models[role] = resolve(spec, made, f"{where}.{role}", meta=True)
+            check_kinds(stage.verb, stage.stem, models, where)
+        except MarrowError as error:
+            problems.append(_placed(error, f"{where}.{role}"))
+            models.pop(role, None)
+        except _UnknownProduct:
+            continue
+    return models
+
+
+class _UnknownProduct(Exception):
+    """A model that only the run will know: a stage with a problem makes it, or one that exports a file."""
+
+
+def _unknown() -> Any:
+    raise _UnknownProduct
+
+
+def _placed(error: MarrowError, where: str) -> str:
+    """A model's error says its place in the recipe, or what it is about; then the place is put in front."""
+    return str(error) if error.where.startswith("stages[") else f"{where}: {error}"
+
+
+def _in_stage(error: MarrowError, stage: Stage, where: str) -> MarrowError:
+    """ssld.temperature -> stages[1].args.temperature: a method knows its arguments, not its place in the recipe."""
+    name = error.where.removeprefix(stage.stem).lstrip(".")
+    known = signature(stage.verb, stage.stem)
+    if known and name in known.arguments:
+        where += f".{name}" if name in known.roles else f".args.{name}"
+    return MarrowError(error.message, where=where, hint=error.hint)
+
+
+def _check_needs(stage: Stage, models: dict[str, Any], where: str, problems: list[str]) -> None:
+    known = signature(stage.verb, stage.stem)
+    for role, words in known.needs.items() if known else ():
+        model = models.get(role)
+        if isinstance(model, (Backbone, Task)) and (sentence := lacking(stage.stem, role, words, model)):
+            problems.append(f"{where}.{role}: {sentence}")
+
+
+def lacking(stem: str, role: str, words: set[str], model: Backbone | Task) -> str:
+    """The sentence about what `model` does not give of what is needed; empty when it gives everything."""
+    missing = sorted(words - model.gives)
+    if not missing:
+        return ""
+    wanted = " and ".join(f"'{w}'" for w in missing)
+    hint = f" Try {SOURCES[missing[0]]}." if missing[0] in SOURCES else ""
+    return f"{stem} needs {wanted} from {role}; {model_name(model.spec)} gives {', '.join(sorted(model.gives))}.{hint}"
+
+
+def _product(stage: Stage, models: dict[str, Any], where: str, problems: list[str]) -> Callable[[], Any]:
+    """Makes what a later stage sees of this one.
+
+    A method and its optimisers are built on the meta device, so what they refuse is found here. What a method that owns its
+    loop returns, nobody knows before; what a shrinker returns is known after planning, until then its first model
+    stands for it.
+    """
+    if set(models) != set(stage.roles):
+        return _unknown
+    if stage.verb == "teach":
+        try:
+            with torch.device("meta"):
+                method = contract_class("teach", stage.stem)(**models, **stage.args)
+        except MarrowError as error:
+            problems.append(str(_in_stage(error, stage, where)))
+            return _unknown
+        if type(method).fit is not Method.fit:
+            return _unknown
+        try:
+            build_optimizers(method, stage.settings())
+        except MarrowError as error:
+            problems.append(f"{where}.{error}")
+        return lambda: deepcopy(method.product())
+    if stage.verb == "shrink":
+        return lambda: deepcopy(next(iter(models.values())))
+    return _unknown
+
+
+def model_name(spec: dict) -> str:
+    """A spec tree in few words: classify(resnet18), drop_blocks(classify(resnet18))."""
+    match spec:
+        case {"source": source}:
+            return source.removeprefix("timm:")
+        case {"task": stem, **rest}:
+            return f"{stem}({', '.join(model_name(v) for v in rest.values() if isinstance(v, dict))})"
+        case {"edit": kind, "of": of}:
+            return f"{kind}({', '.join(map(model_name, of))})"
+        case {"part": part, "of": [of]}:
+            return f"{model_name(of)}.{part}"
+    return "?"

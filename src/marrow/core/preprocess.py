@@ -1,0 +1,72 @@
+"""A picture to a model's input size: the one way for validation, calibration, export and prediction."""
+
+from __future__ import annotations
+
+import dataclasses
+
+from torch import Tensor
+from torchvision.transforms import InterpolationMode
+from torchvision.transforms.v2 import functional as F
+
+from .contracts import Input
+from .errors import MarrowError
+
+
+@dataclasses.dataclass(frozen=True)
+class Plain:
+    """Maps an example to one with `image` (channels, *size) of unchanged dtype; other fields pass through.
+
+    "crop" scales the picture until it covers size / crop_pct and cuts the centre; "squash" ignores the aspect ratio.
+    """
+
+    size: tuple[int, int]
+    channels: int
+    resize: str
+    crop_pct: float
+    interpolation: str
+
+    def __call__(self, example: dict) -> dict:
+        image = with_channels(example["image"], self.channels)
+        target = self.covering(*image.shape[-2:]) if self.resize == "crop" else self.size
+        if tuple(image.shape[-2:]) != target:
+            image = F.resize(image, list(target), InterpolationMode(self.interpolation), antialias=True)
+        if target != self.size:
+            image = F.center_crop(image, list(self.size))
+        return {**example, "image": image}
+
+    def covering(self, height: int, width: int) -> tuple[int, int]:
+        """The smallest size of this aspect ratio that covers size / crop_pct; rounded down, as timm does."""
+        h, w = int(self.size[0] / self.crop_pct), int(self.size[1] / self.crop_pct)
+        return (h, h * width // height) if h * width >= w * height else (w * height // width, w)
+
+
+def plain(input: Input) -> Plain:
+    """The preprocessing that a model's `Input` asks for, as a picklable callable on one example."""
+    if input.modality != "image":
+        raise MarrowError(
+            f"there is no plain preprocessing for modality '{input.modality}'; known: image", where="input"
+        )
+    if input.resize not in ("crop", "squash"):
+        raise MarrowError(f"unknown way to resize '{input.resize}'; known: crop, squash", where="input.resize")
+    if not 0 < input.crop_pct <= 1:
+        raise MarrowError(f"{input.crop_pct} is outside 0..1", where="input.crop_pct")
+    known = [mode.value for mode in InterpolationMode]
+    if input.interpolation not in known:
+        raise MarrowError(
+            f"unknown interpolation '{input.interpolation}'; known: {', '.join(known)}", where="input.interpolation"
+        )
+    return Plain(input.size, input.channels, input.resize, input.crop_pct, input.interpolation)
+
+
+def with_channels(image: Tensor, channels: int) -> Tensor:
+    """(C, H, W) -> (channels, H, W): grey is repeated, alpha dropped, colour weighed to grey."""
+    have = image.shape[0]
+    if have in (2, 4):
+        image, have = image[: have - 1], have - 1
+    if have == channels:
+        return image
+    if have == 1:
+        return image.expand(channels, -1, -1)
+    if have == 3 and channels == 1:
+        return F.rgb_to_grayscale(image)
+    raise MarrowError(f"an image with {have} channels does not fit a model that takes {channels}", where="image")

@@ -1,0 +1,62 @@
+"""A source: a map-style data set that knows the content hash of its examples."""
+
+from __future__ import annotations
+
+import hashlib
+
+import numpy as np
+import torch
+from torch import Tensor
+
+
+class Unreadable(Exception):
+    """An example that cannot be decoded. The loader puts the next readable one in its place and counts it."""
+
+    def __init__(self, name: str, reason: str):
+        super().__init__(name, reason)
+        self.name, self.reason = name, reason
+
+    def __str__(self) -> str:
+        return f"{self.name}: {self.reason}"
+
+
+class Source:
+    """`source[i]` is a dict of one example's fields: `image` (3, H, W) uint8 and, if labelled, `label` int.
+
+    classes: names of the labels, None without labels. Sources are picklable: workers open their own files.
+    """
+
+    classes: list[str] | None = None
+
+    def __len__(self) -> int:
+        raise NotImplementedError
+
+    def __getitem__(self, index: int) -> dict:
+        """The decoded example; raises `Unreadable`."""
+        raise NotImplementedError
+
+    def fraction(self, index: int) -> float:
+        """The hash of the stored content in [0, 1). Equal content has an equal fraction, in every process."""
+        raise NotImplementedError
+
+    def name(self, index: int) -> str:
+        """What a report calls the example; never a full path."""
+        raise NotImplementedError
+
+    def label(self, index: int) -> int | None:
+        """Without decoding the image; None if unlabelled."""
+        return None
+
+    def order(self, generator: torch.Generator) -> Tensor:
+        """The indices of one epoch (N,), each once. Shards keep close on disk what follows in the order."""
+        return torch.randperm(len(self), generator=generator)
+
+    def fingerprint(self) -> str:
+        """A hash of content, labels and their order: changes whenever a stage that reads the source must run again."""
+        count = len(self)
+        fractions = np.fromiter((self.fraction(i) for i in range(count)), np.float64, count)
+        labels = [self.label(i) for i in range(count)]
+        digest = hashlib.blake2b(fractions.tobytes(), digest_size=16)
+        digest.update(np.array([-1 if label is None else label for label in labels], np.int64).tobytes())
+        digest.update(repr(self.classes).encode())
+        return digest.hexdigest()

@@ -1,0 +1,135 @@
+"""Spec trees: how a saved model says what it is, and how it is built again.
+
+    {"source": "timm:resnet18", "args": {"img_size": 32}}            a backbone
+    {"task": "classify", "backbone": SPEC, "classes": 10}            a task
+    {"edit": "drop_blocks", "values": {...}, "of": [SPEC, ...]}      an edited model
+    {"part": "backbone", "of": [SPEC]}                               a part of one
+
+Building never needs weights, parents or the network; only registered names and plain arguments are accepted.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence  # typing.Mapping cannot stand in a match pattern
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from .catalogue import contract_class
+from .contracts import Backbone, Cut, Edit, signature_of, stem_of
+from .errors import MarrowError, near
+from .timm_backbone import TimmBackbone
+
+
+def build(spec: Mapping[str, Any], where: str = "spec") -> nn.Module:
+    """The untrained module that a spec describes, on the current default device (`with torch.device("meta")`)."""
+    match spec:
+        case {"source": str(source), **rest}:
+            _only(rest, {"args"}, where)
+            scheme, _, name = source.partition(":")
+            if scheme != "timm":
+                raise MarrowError(f"unknown source '{source}'; known: timm:NAME", where=where)
+            args = _plain(rest.get("args", {}), f"{where}.args")
+            if fetched := sorted({"pretrained", "weights"} & set(args)):
+                raise MarrowError(f"a spec describes an untrained model; '{fetched[0]}' has no place in it", where=where)
+            return TimmBackbone.create(name, where=where, **args)
+        case {"task": str(stem), **rest}:
+            return build_task(stem, {k: build(v, f"{where}.{k}") if isinstance(v, Mapping) else _plain(v, where)
+                                     for k, v in rest.items()}, where)  # fmt: skip
+        case {"edit": str(kind), "values": Mapping() as values, "of": [*parents], **rest}:
+            _only(rest, set(), where)
+            edit = edit_class(kind, where)
+            _only(values, {f.name for f in dataclasses.fields(edit)}, where)
+            return apply(edit(**values), [build(p, f"{where}.of[{i}]") for i, p in enumerate(parents)])
+        case {"part": str(name), "of": [parent], **rest}:
+            _only(rest, set(), where)
+            return part(build(parent, f"{where}.of"), name, where)
+    raise MarrowError(f"not a model spec: keys {sorted(spec)}; one of source, task, edit, part is needed", where=where)
+
+
+def build_task(stem: str, arguments: Mapping[str, Any], where: str) -> nn.Module:
+    """A task from its stem and constructor arguments (roles are modules)."""
+    cls = contract_class("tasks", stem, where)
+    known = signature_of(cls)
+    _only(arguments, set(known), where)
+    if missing := [k for k, p in known.items() if p.default is p.empty and k not in arguments]:
+        raise MarrowError(f"{cls.__name__} needs {', '.join(missing)}", where=where)
+    return cls(**arguments)
+
+
+def part(model: nn.Module, name: str, where: str = "part") -> nn.Module:
+    """A named role of a task, with a spec of its own."""
+    parts = dict(model.named_children())
+    if name not in parts:
+        raise MarrowError(f"{type(model).__name__} has no part '{name}'{near(name, parts)}", where=where)
+    return parts[name]
+
+
+def edit_class(kind: str, where: str = "edit") -> type[Edit]:
+    """The one Edit that `shrink/<kind>.py` defines."""
+    return contract_class("shrink", kind, where, contract="Edit")
+
+
+def apply(edit: Edit, models: Sequence[nn.Module]) -> nn.Module:
+    """Apply an edit and write down in the result's spec how it came about; the models given are used up."""
+    specs = [m.spec for m in models]
+    result = edit.apply(models)
+    result.spec = {"edit": stem_of(type(edit)), "values": to_json(edit), "of": specs}
+    for name, child in result.named_children():
+        if isinstance(child, Backbone):
+            child.spec = {"part": name, "of": [result.spec]}
+    for module in result.modules():
+        module.__dict__.pop("_gives", None)  # found out anew for the edited net
+    return result
+
+
+def cut(models: Sequence[nn.Module], planned: Cut) -> nn.Module:
+    """Carry out a Cut: the edited model with its new weights, or with those the edit kept."""
+    model = apply(planned.edit, models)
+    if planned.weights is not None:
+        model.load_state_dict(planned.weights, strict=True)
+    return model
+
+
+def to_json(edit: Edit) -> dict[str, Any]:
+    def plain(value: Any) -> Any:
+        return [plain(v) for v in value] if isinstance(value, (tuple, list)) else (
+            {k: plain(v) for k, v in value.items()} if isinstance(value, Mapping) else value)  # fmt: skip
+
+    return {f.name: plain(getattr(edit, f.name)) for f in dataclasses.fields(edit)}
+
+
+def saved_weights(model: nn.Module) -> dict[str, Tensor]:
+    """What goes into weights.safetensors: a backbone is stored under its own net's keys (timm's, if unedited)."""
+    root = model.root if isinstance(model, Backbone) else model
+    return {k: v.detach() for k, v in root.state_dict().items()}
+
+
+def load_weights(model: nn.Module, weights: Mapping[str, Tensor]) -> None:
+    root = model.root if isinstance(model, Backbone) else model
+    root.load_state_dict(weights, strict=True)
+
+
+def meta(spec: Mapping[str, Any], where: str = "spec") -> nn.Module:
+    """The model of a spec without memory for its weights."""
+    with torch.device("meta"):
+        return build(spec, where)
+
+
+def _only(got: Mapping[str, Any], allowed: set[str], where: str) -> None:
+    for key in got:
+        if key not in allowed:
+            raise MarrowError(f"unknown key '{key}'{near(key, allowed)}", where=where)
+
+
+def _plain(value: Any, where: str) -> Any:
+    """JSON scalars, lists (as tuples) and flat dicts of them; anything else does not belong in a spec."""
+    if value is None or isinstance(value, (bool, int, float, str)):
+        return value
+    if isinstance(value, (list, tuple)):
+        return tuple(_plain(v, where) for v in value)
+    if isinstance(value, Mapping):
+        return {k: _plain(v, f"{where}.{k}") for k, v in value.items()}
+    raise MarrowError(f"{type(value).__name__} is not a plain value", where=where)

@@ -1,0 +1,32 @@
+"""A table of tensors: what methods that produce data return, and what artifacts of kind data hold."""
+
+from __future__ import annotations
+
+from typing import Iterator
+
+from torch import Tensor
+
+
+class Table:
+    """Named columns with one length; reads like a source: `table[i]` is a dict of one example's fields.
+
+    columns: tensors (N, ...). classes: names of the values of `label`, when there are any.
+    """
+
+    def __init__(self, columns: dict[str, Tensor], classes: list[str] | None = None):
+        lengths = {k: len(v) for k, v in columns.items()}
+        if len(set(lengths.values())) != 1:
+            raise ValueError(f"columns of a table have one length, got {lengths}")
+        self.columns, self.classes = columns, classes
+
+    def __len__(self) -> int:
+        return len(next(iter(self.columns.values())))
+
+    def __getitem__(self, index: int) -> dict:
+        row = {k: v[index] for k, v in self.columns.items()}
+        if "label" in row:
+            row["label"] = int(row["label"])
+        return row
+
+    def __iter__(self) -> Iterator[dict]:
+        return (self[i] for i in range(len(self)))

@@ -1,0 +1,149 @@
+"""A recipe's `{images: ..., split: ..., ...}` -> a source."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Mapping, Sequence
+
+from ..core.errors import MarrowError
+from ..core.source import Source
+from ..core.source_check import check_source
+from ..core.table import Table
+from . import select
+from .combine import Joined, Unlabelled
+from .digits import digits
+from .folder import ImageFolder, class_folders
+from .hashing import RANGES
+from .layout import data_files, located, splits
+from .parquet import Parquet
+from .shards import Shards
+from .tables import TableSource
+from .torchvision_sets import TorchvisionSet, own_splits
+
+TORCHVISION = "torchvision:"
+WHOLE = (0.0, 1.0)
+
+
+def open_source(given: Mapping[str, Any], where: str = "data") -> Source:
+    """Open and cut one source; every mistake is a MarrowError that names the key.
+
+    Cuts are made in this order: split, indices (positions in the split), only, hash, per_class or fraction, labels.
+    """
+    _check(given, where)
+    labelled = given.get("labels", True)
+    # Cutting by class reads the labels even where they are dropped afterwards.
+    source, within = _opened(given, labelled or "per_class" in given or "only" in given, where)
+    draw = select.Draw(None if "salt" not in given else str(given["salt"]), within)
+    if "indices" in given:
+        source = select.by_index(source, _indices(given["indices"], f"{where}.indices"), f"{where}.indices")
+    if "only" in given:
+        source = select.only(source, given["only"], f"{where}.only")
+    if "hash" in given:
+        low, high = given["hash"]
+        source = select.in_range(source, low, high, draw)
+    if "per_class" in given:
+        source = select.per_class(source, given["per_class"], f"{where}.per_class", draw)
+    if "fraction" in given:
+        source = select.share(source, given["fraction"], f"{where}.fraction", draw)
+    if not len(source):
+        cuts = ", ".join(f"{k}: {given[k]}" for k in ("split", "indices", "only", "hash") if k in given)
+        raise MarrowError(f"no example of {given['images']} is left by {cuts}", where=where)
+    return source if labelled or source.classes is None else Unlabelled(source)
+
+
+def open_sources(mappings: Sequence[Mapping[str, Any]], where: str = "data") -> Source:
+    """A stream: its sources joined. Class lists must agree; with one unlabelled source the stream has no labels."""
+    if isinstance(mappings, (str, Mapping)) or not isinstance(mappings, Sequence) or not mappings:
+        raise MarrowError(f"a stream is a list of sources such as [{{images: digits}}], got {mappings!r}", where=where)
+    opened = [open_source(m, f"{where}[{i}]") for i, m in enumerate(mappings)]
+    return opened[0] if len(opened) == 1 else Joined(opened, where)
+
+
+def splits_of(images: str, where: str = "data") -> tuple[str, ...]:
+    """The splits that a data set brings, in the order train, val, test; empty where the content hash cuts it."""
+    _check({"images": images}, where)
+    if images == "digits":
+        return ()
+    if images.startswith(TORCHVISION):
+        return own_splits(images.removeprefix(TORCHVISION), f"{where}.images")
+    path = located(images)
+    if path.is_file() or (path / "artifact.json").is_file():
+        return ()
+    return tuple(splits(path, f"{where}.images"))
+
+
+def _opened(given: Mapping[str, Any], labelled: bool, where: str) -> tuple[Source, tuple[float, float]]:
+    """The source of a split, and the range of the content hash that it covers."""
+    images, split = given["images"], given.get("split")
+    if images.startswith(TORCHVISION):
+        name = images.removeprefix(TORCHVISION)
+        brought = own_splits(name, f"{where}.images")
+        if brought and split is None:
+            raise MarrowError(f"torchvision's {name} comes in splits; say which", where=f"{where}.split",
+                              hint=f"It has {', '.join(brought)}.")  # fmt: skip
+        source = TorchvisionSet(name, given.get("root"), split if brought else None, where)
+        return (source, WHOLE) if brought else _ranged(source, split)
+    if images == "digits":
+        return _ranged(digits(), split)
+    path = located(images)
+    brought = {} if path.is_file() or (path / "artifact.json").is_file() else splits(path, f"{where}.images")
+    if not brought:
+        return _ranged(_read([path], labelled, f"{where}.images"), split)
+    if split is not None and split not in brought:
+        raise MarrowError(f"{images} has no split '{split}'; it has {', '.join(brought)}", where=f"{where}.split",
+                          hint="Cut one from train: {split: train, hash: [0.0, 0.1]} and {split: train, hash: [0.1, 1.0]}.")  # fmt: skip
+    parts = [brought[split]] if split else list(brought.values())
+    everything = [p for files in brought.values() for p in files]
+    opened = [_read(paths, labelled, f"{where}.images", everything) for paths in parts]
+    return (opened[0] if len(opened) == 1 else Joined(opened, where)), WHOLE
+
+
+def _read(paths: Sequence[Path], labelled: bool, where: str, siblings: Sequence[Path] = ()) -> Source:
+    """Files of one kind, or one folder. siblings: what the other splits hold, so that all count the same classes."""
+    first = paths[0]
+    if first.is_dir() and (first / "artifact.json").is_file():
+        return TableSource(_table(first, "image", where), first.name)
+    if first.is_dir():
+        files = data_files(first)
+        if files:
+            beside = [f for s in siblings for f in data_files(s)]
+            return _read(files, labelled, where, beside)
+        names = sorted({name for s in siblings for name in class_folders(s)})
+        return ImageFolder(first, where, labelled, names or None)
+    if first.suffix == ".parquet":
+        return Parquet(paths, where, labelled, siblings)
+    if first.suffix == ".tar":
+        return Shards(paths, where, labelled)
+    raise MarrowError(f"{first.name} is neither a folder nor a .parquet or .tar file", where=where)
+
+
+def _ranged(source: Source, split: str | None) -> tuple[Source, tuple[float, float]]:
+    """A split of a data set that brings none: a range of the content hash."""
+    if split is None:
+        return source, WHOLE
+    return select.in_range(source, *RANGES[split]), RANGES[split]
+
+
+def _table(path: Path, column: str, where: str) -> Table:
+    from ..core.artifact import Artifact  # brings timm along, which takes seconds to import
+
+    loaded = Artifact.open(path)
+    table = loaded.load() if loaded.meta["kind"] == "data" else None
+    if not isinstance(table, Table):
+        raise MarrowError(f"{path} is an artifact of kind {loaded.meta['kind']}; data is needed", where=where)
+    if column not in table.columns:
+        raise MarrowError(f"{path} has no column '{column}'; it has {', '.join(table.columns)}", where=where)
+    return table
+
+
+def _indices(value: Any, where: str) -> Sequence[int]:
+    return _table(Path(value), "index", where).columns["index"].tolist() if isinstance(value, str) else value
+
+
+def _check(mapping: Mapping[str, Any], where: str) -> None:
+    if problems := list(check_source(mapping, where)):
+        raise MarrowError.listing(problems, where)
+    if "per_class" in mapping and "fraction" in mapping:
+        raise MarrowError("per_class and fraction exclude each other", where=where)
+    if "root" in mapping and not mapping["images"].startswith(TORCHVISION):
+        raise MarrowError(f"'root' goes with {TORCHVISION}NAME only", where=f"{where}.root")

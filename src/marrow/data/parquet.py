@@ -1,0 +1,210 @@
+"""Parquet files in the Hugging Face image layout."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any, Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ..core.errors import MarrowError
+from ..core.source import Source, Unreadable
+from .blocks import by_blocks
+from .decode import decode, decode_ids
+from .hashing import fraction
+
+RESIDENT = 512 * 2**20
+BLOCK = 1024  # examples of larger files shuffled among each other; the row groups they lie in stay in memory
+
+
+class Parquet(Source):
+    """Columns `image` (struct{bytes, path} or binary), `label` (class number or text) or none, `mask` (class ids).
+
+    Numbers and texts in other columns become fields; columns of other types are not read. Class names stand in the
+    schema; without them they are the distinct labels of `files` and `siblings`, the files of the other splits.
+    Up to `resident` bytes stay in memory once read; of larger files some row groups do, and an epoch's order goes
+    through the row groups one after another, see `blocks`.
+    """
+
+    def __init__(
+        self,
+        files: Sequence[Path],
+        where: str,
+        labelled: bool = True,
+        siblings: Sequence[Path] = (),
+        resident: int = RESIDENT,
+    ):
+        self._files, groups, schemas, size = [str(f) for f in files], [], [], 0
+        for number, path in enumerate(self._files):
+            file = _open(path, where)
+            schemas.append(_Schema(file.schema_arrow, Path(path).name, where))
+            for g in range(file.num_row_groups):
+                groups.append((number, g, file.metadata.row_group(g).num_rows))
+                size += file.metadata.row_group(g).total_byte_size
+        if any(s != schemas[0] for s in schemas):
+            raise MarrowError(f"the columns or class names of {', '.join(Path(f).name for f in self._files[:3])} differ",
+                              where=where)  # fmt: skip
+        self._schema = schemas[0]
+        self._groups = [g for g in groups if g[2]]
+        self._ends = np.cumsum([rows for _, _, rows in self._groups])
+        self._names = [Path(f).name for f in self._files]
+        self._first = [sum(rows for n, _, rows in self._groups if n < number) for number in range(len(self._files))]
+        if not self._groups:
+            raise MarrowError(f"no rows in {', '.join(Path(f).name for f in self._files[:3])}", where=where)
+        reach = BLOCK * len(self._groups) // len(self) + 2
+        self._kept_groups = len(self._groups) if size <= resident else min(reach, len(self._groups))
+        self._kept: dict[int, dict[str, Any]] = {}
+        self._fractions = np.full(len(self), np.nan)
+        self._labels = None
+        if labelled and self._schema.label:
+            values = _labels(self._files, where)
+            names = self._schema.names or None
+            if names is None or values.dtype.kind == "O":
+                values, self.classes = _numbered(values, [_labels([str(s) for s in siblings], where)])
+            else:
+                self.classes = names
+            self._check(values, where)
+            self._labels = values
+
+    def _check(self, labels: np.ndarray, where: str) -> None:
+        wrong = np.flatnonzero((labels < 0) | (labels >= len(self.classes or [])))
+        if len(wrong):
+            raise MarrowError(f"row {wrong[0]} has label {labels[wrong[0]]}, outside 0..{len(self.classes or []) - 1} "
+                              f"({len(wrong)} such rows)", where=where, hint="Give 'labels: false' to use it without.")  # fmt: skip
+
+    def __len__(self) -> int:
+        return int(self._ends[-1])
+
+    def _at(self, index: int) -> tuple[int, int]:
+        """(row group, row in it)."""
+        if not 0 <= index < len(self):
+            raise IndexError(index)
+        group = int(np.searchsorted(self._ends, index, side="right"))
+        return group, index - (int(self._ends[group - 1]) if group else 0)
+
+    def _group(self, group: int) -> dict[str, Any]:
+        """The columns of a row group; the last used ones stay in memory."""
+        kept = self._kept.pop(group, None)
+        if kept is None:
+            number, inner, _ = self._groups[group]
+            # One thread: this also runs in forked workers, where arrow's pool does not live.
+            table = _open(self._files[number], "data").read_row_group(inner, self._schema.read, use_threads=False)
+            table = table.flatten()
+            kept = {c.removesuffix(".bytes"): table[c].combine_chunks() for c in table.column_names}
+            while len(self._kept) >= self._kept_groups:
+                del self._kept[next(iter(self._kept))]
+        self._kept[group] = kept
+        return kept
+
+    def __getitem__(self, index: int) -> dict:
+        group, row = self._at(index)
+        values = {name: column[row].as_py() for name, column in self._group(group).items()}
+        name = self.name(index)
+        example: dict[str, Any] = {"image": decode(_bytes(values.pop("image"), name), name)}
+        if self._schema.mask:
+            example["mask"] = decode_ids(_bytes(values.pop("mask"), name), name)
+        if self._labels is not None:
+            example["label"] = int(self._labels[index])
+        return {**values, **example}
+
+    def fraction(self, index: int) -> float:
+        if np.isnan(self._fractions[index]):
+            group, row = self._at(index)
+            start = index - row
+            column = self._group(group)["image"]
+            for i in range(len(column)):  # a row group at once: the next questions are about its other rows
+                self._fractions[start + i] = fraction(column[i].as_py() or b"")
+        return float(self._fractions[index])
+
+    def name(self, index: int) -> str:
+        number = self._groups[self._at(index)[0]][0]
+        return f"{self._names[number]}/{index - self._first[number]}"
+
+    def label(self, index: int) -> int | None:
+        return None if self._labels is None else int(self._labels[index])
+
+    def order(self, generator: torch.Generator) -> Tensor:
+        if self._kept_groups == len(self._groups):
+            return super().order(generator)
+        return by_blocks([rows for _, _, rows in self._groups], generator, BLOCK)
+
+    def __getstate__(self) -> dict:
+        return {**self.__dict__, "_kept": {}}  # workers read for themselves
+
+
+class _Schema:
+    """What is read from a file: its columns, and the names of its classes."""
+
+    def __init__(self, schema: Any, file: str, where: str):
+        import pyarrow.types as types
+
+        names = schema.names
+        if "image" not in names:
+            raise MarrowError(f"{file} has no column 'image'; it has {', '.join(names)}", where=where)
+        self.read, self.mask, self.label = [], "mask" in names, "label" in names
+        for name in ("image", "mask"):
+            if name in names:
+                kind = schema.field(name).type
+                held = types.is_struct(kind) and "bytes" in [f.name for f in kind]
+                if not (held or types.is_binary(kind) or types.is_large_binary(kind)):
+                    raise MarrowError(f"column '{name}' of {file} is {kind}; struct<bytes, path> or binary is needed",
+                                      where=where)  # fmt: skip
+                self.read.append(f"{name}.bytes" if held else name)
+        for field in schema:
+            plain = any(f(field.type) for f in (types.is_integer, types.is_floating, types.is_string, types.is_boolean))
+            if field.name not in ("image", "mask", "label") and plain:
+                self.read.append(field.name)
+        about = json.loads((schema.metadata or {}).get(b"huggingface", b"{}"))
+        label = about.get("info", {}).get("features", {}).get("label")
+        self.names = label.get("names") if isinstance(label, dict) else None
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, _Schema) and self.__dict__ == other.__dict__
+
+
+def _open(path: str, where: str) -> Any:
+    try:
+        import pyarrow
+        from pyarrow import parquet
+    except ImportError:
+        raise MarrowError('This step needs pyarrow. Install it with: pip install "marrow[hf]"', where=where) from None
+    try:
+        return parquet.ParquetFile(path, memory_map=True)
+    except (pyarrow.ArrowInvalid, OSError) as error:
+        reason = str(error).splitlines()[0]
+        raise MarrowError(f"{Path(path).name} is not a readable parquet file ({reason})", where=where) from None
+
+
+def _labels(files: Sequence[str], where: str) -> np.ndarray:
+    """The label column of some files: int64, or text as objects."""
+    columns = [np.empty(0, np.int64)]
+    for path in files:
+        file = _open(path, where)
+        if "label" not in file.schema_arrow.names:  # a test split without labels
+            continue
+        column = file.read(["label"], use_threads=False)["label"]
+        if column.null_count:
+            raise MarrowError(f"{column.null_count} rows of {Path(path).name} have no label", where=where,
+                              hint="Give 'labels: false' to use it without.")  # fmt: skip
+        values = column.to_numpy()
+        if values.dtype.kind not in "iuO":
+            raise MarrowError(f"column 'label' of {Path(path).name} is {column.type}; integer or string is needed",
+                              where=where)  # fmt: skip
+        columns.append(values if values.dtype.kind == "O" else values.astype(np.int64))
+    return np.concatenate(columns)
+
+
+def _numbered(values: np.ndarray, others: list[np.ndarray]) -> tuple[np.ndarray, list[str]]:
+    """Labels as positions in the sorted list of the distinct ones, and their names."""
+    distinct = sorted({v for part in (values, *others) for v in part.tolist()})
+    number = {v: i for i, v in enumerate(distinct)}
+    return np.array([number[v] for v in values.tolist()], np.int64), [str(v) for v in distinct]
+
+
+def _bytes(value: bytes | None, name: str) -> bytes:
+    if value is None:
+        raise Unreadable(name, "the row holds no image bytes")
+    return value

@@ -1,0 +1,91 @@
+"""Random views of a training image, on uint8 tensors."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+
+import torch
+from torch import Tensor
+from torch.nn.functional import interpolate, pad
+
+from ..core.errors import MarrowError
+from ..core.preprocess import plain
+
+__all__ = ["Augment", "plain"]
+
+LOG_RATIO = math.log(3 / 4), math.log(4 / 3)  # aspect ratios of a random crop, as in Inception's training
+TRIES = 10
+
+
+@dataclasses.dataclass(frozen=True)
+class Augment:
+    """One random view of an example: a cut resized to `size`, mirrored half of the time; a `mask` moves along.
+
+    crop: shares of the image's area between which a cut with aspect ratio 3/4 to 4/3 is drawn. None: the image, scaled
+    until it covers `size`, with `pad` black pixels on each side, is cut at a random place (the usual view for CIFAR).
+    All randomness comes from torch's global generator, which the loader seeds for each example.
+    """
+
+    size: tuple[int, int]
+    crop: tuple[float, float] | None = (0.08, 1.0)
+    flip: bool = True
+    pad: int = 0
+
+    def __post_init__(self) -> None:
+        if self.crop is not None and not 0 < self.crop[0] <= self.crop[1] <= 1:
+            raise MarrowError(f"{self.crop} is not a range of shares within 0..1", where="Augment.crop")
+        if self.crop is not None and self.pad:
+            raise MarrowError("padding goes with crop=None", where="Augment.pad")
+
+    def __call__(self, example: dict) -> dict:
+        view = dict(example)
+        height, width = example["image"].shape[-2:]
+        mirrored = self.flip and torch.rand(()).item() < 0.5
+        box = self._box(height, width) if self.crop else None
+        place = torch.rand(2).tolist() if box is None else [0.0, 0.0]
+        for key in ("image", "mask"):
+            if key in example:
+                x = example[key] if key == "image" else example[key][None]
+                x = self._cover_and_cut(x, place) if box is None else resize(cut(x, *box), self.size)
+                view[key] = (x.flip(-1) if mirrored else x) if key == "image" else (x.flip(-1) if mirrored else x)[0]
+        return view
+
+    def _box(self, height: int, width: int) -> tuple[int, int, int, int]:
+        """(top, left, height, width) of the cut; the whole centre if no draw fits into an odd aspect ratio."""
+        low, high = self.crop  # type: ignore[misc]
+        for _ in range(TRIES):
+            a, r, y, x = torch.rand(4).tolist()
+            area = height * width * (low + a * (high - low))
+            ratio = math.exp(LOG_RATIO[0] + r * (LOG_RATIO[1] - LOG_RATIO[0]))
+            w, h = round(math.sqrt(area * ratio)), round(math.sqrt(area / ratio))
+            if 0 < w <= width and 0 < h <= height:
+                return int(y * (height - h + 1)), int(x * (width - w + 1)), h, w
+        w = min(width, round(height * math.exp(LOG_RATIO[1])))
+        h = min(height, round(width / math.exp(LOG_RATIO[0])))
+        return (height - h) // 2, (width - w) // 2, h, w
+
+    def _cover_and_cut(self, x: Tensor, place: list[float]) -> Tensor:
+        height, width = self.size
+        h, w = x.shape[-2:]
+        if (h, w) != self.size:
+            x = resize(x, (height, max(width, height * w // h)) if height * w >= width * h else
+                       (max(height, width * h // w), width))  # fmt: skip
+        if self.pad:
+            x = pad(x, (self.pad,) * 4)
+        top = int(place[0] * (x.shape[-2] - height + 1))
+        left = int(place[1] * (x.shape[-1] - width + 1))
+        return cut(x, top, left, height, width)
+
+
+def cut(x: Tensor, top: int, left: int, height: int, width: int) -> Tensor:
+    return x[..., top : top + height, left : left + width]
+
+
+def resize(x: Tensor, size: tuple[int, int]) -> Tensor:
+    """(C, H, W) to a size: class ids (int64) by nearest neighbour, pictures bilinear with antialiasing."""
+    if tuple(x.shape[-2:]) == tuple(size):
+        return x
+    if x.dtype == torch.int64:
+        return interpolate(x[None].float(), size, mode="nearest-exact")[0].long()
+    return interpolate(x[None], size, mode="bilinear", antialias=True)[0]

@@ -1,0 +1,19 @@
+"use strict";
+// A click on a column's head sorts by it, a second click turns the order round; cells without a value stay last.
+for (const table of document.querySelectorAll("table.sortable")) {
+  const heads = [...table.tHead.rows[0].cells];
+  const body = table.tBodies[0];
+  const key = (row, column) => row.cells[column] ? row.cells[column].dataset.sort : "";
+  heads.forEach((head, column) => head.firstElementChild.addEventListener("click", () => {
+    const up = head.getAttribute("aria-sort") !== "ascending";
+    const compare = (a, b) => {
+      const [x, y] = [key(a, column), key(b, column)];
+      if (!x || !y) return x ? -1 : y ? 1 : 0;
+      const order = isNaN(x) || isNaN(y) ? x.localeCompare(y) : x - y;
+      return up ? order : -order;
+    };
+    heads.forEach(other => other.setAttribute("aria-sort", "none"));
+    head.setAttribute("aria-sort", up ? "ascending" : "descending");
+    body.append(...[...body.rows].sort(compare));
+  }));
+}

@@ -1,0 +1,148 @@
+"""report.html: one self-contained page that says what a run made and how well it is proven.
+
+Everything on it is in report.json, in the CSV logs, or handed over as images. Beside `rows`, `verdict`, `baseline`,
+`data`, `device` and `task` these parts of report.json are shown where they are present:
+
+    name      what was made                    ship        the name of the row that is shipped
+    minutes   {stage: number}                  rows[].more {metric: value} beside the first metric
+    budgets   [{what, limit, value, met}]      choices     [{what, value, reason}]
+    confusion {of, labels, counts}             estimate, actual   {what: number}
+    recipe    YAML text                        lineage     [{name, kind, hash, parents}]
+    licences  [{of, name, licence, terms}]     use         lines of Python
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from base64 import b64encode
+from hashlib import sha256
+from pathlib import Path
+from typing import Any, Mapping, Sequence
+
+from ..core.errors import MarrowError
+from . import curves as training
+from . import quantity, view
+
+PAGES = Path(__file__).parent / "pages"
+
+
+def write(
+    report: Mapping[str, Any],
+    out: Path,
+    *,
+    curves: Mapping[str, training.Log] | None = None,
+    thumbnails: Sequence[Mapping[str, Any]] | None = None,
+) -> Path:
+    """Write the page of one run. curves: stage -> its log. thumbnails: {"png" bytes, "label", "teacher", "student"}."""
+    return _save(_page("run.html", **_run(report, curves or {}), thumbnails=view.thumbnails(thumbnails)), out)
+
+
+def from_runs(folders: Sequence[Path], out: Path) -> Path:
+    """`marrow report RUN... --out FILE`: the page of one run folder, or one page that compares several."""
+    if not folders:
+        raise MarrowError("no run folder given", where="report")
+    reports = {name: _read(Path(folder)) for name, folder in zip(_names(folders), folders)}
+    if len(reports) == 1:
+        return write(next(iter(reports.values())), out, curves=training.read(Path(folders[0]) / "logs"))
+    named = [(name, r, f"c{i % 6}") for i, (name, report) in enumerate(reports.items()) for r in report["rows"]
+             if r["name"] in ("teacher", report.get("ship"))]  # fmt: skip
+    runs = []
+    for i, (name, report) in enumerate(reports.items()):
+        ship = next((r for r in report["rows"] if r["name"] == report.get("ship")), None)
+        runs.append(
+            {
+                **_run(report, {}),
+                "run": name,
+                "ship": ship and view.row({**ship, "kind": ship["name"]}, f"c{i % 6}", True),
+            }
+        )
+    plot = view.pareto([r for _, r, _ in named], [f"{n} {r['name']}" for n, r, _ in named], [c for _, _, c in named])
+    return _save(_page("runs.html", title=f"{len(runs)} runs", runs=runs, pareto=plot), out)
+
+
+def _run(report: Mapping[str, Any], curves: Mapping[str, training.Log]) -> dict[str, Any]:
+    """Everything that the page of one run shows, besides images."""
+    rows = [r for r in report["rows"] if r]
+    colours = view.colours([r["name"] for r in rows])
+    curves = {name: curves[name] for name in sorted(curves, key=[*colours, *curves].index)}  # in the chain's order
+    first, *rest = [quantity.tied(line) for line in str(report["verdict"]).splitlines() if line.strip()] or [
+        "no verdict"
+    ]
+    return {
+        "title": report.get("name") or "a run",
+        "task": report.get("task", ""),
+        "verdict": first,
+        "more": rest,
+        "headlines": view.headlines(report),
+        "budgets": report.get("budgets") or [],
+        "metric": quantity.title(next((r["metric"] for r in rows if r.get("metric")), "value")),
+        "baseline": report.get("baseline") or "",
+        "more_metrics": list(dict.fromkeys(m for r in rows for m in r.get("more") or ())),
+        "rows": [view.row(r, colours[r["name"]], r["name"] == report.get("ship")) for r in rows],
+        "pareto": view.pareto(rows, [r["name"] for r in rows], list(colours.values())),
+        "progress": training.progress(curves, view.colours(list(curves))),
+        "losses": training.losses(curves),
+        "confusion": view.confusion(report.get("confusion")),
+        "choices": [
+            {**c, "what": quantity.words(c["what"]), "value": quantity.plain(c.get("value"))}
+            for c in report.get("choices") or []
+        ],
+        "compared": view.compared(report.get("estimate"), report.get("actual")),
+        "minutes": view.pairs(report.get("minutes")),
+        "data": view.pairs(report.get("data")),
+        "device": view.pairs(report.get("device")),
+        "recipe": report.get("recipe") or "",
+        "lineage": view.lineage(report.get("lineage")),
+        "licences": report.get("licences") or [],
+        "use": "\n".join(report.get("use") or []),
+    }
+
+
+def _page(template: str, **values: Any) -> str:
+    """Render with everything escaped; style and script are allowed by their hashes, and nothing else is."""
+    from jinja2 import Environment, FileSystemLoader, StrictUndefined
+    from markupsafe import Markup
+
+    pages = Environment(loader=FileSystemLoader(PAGES), autoescape=True, undefined=StrictUndefined,
+                        trim_blocks=True, lstrip_blocks=True)  # fmt: skip
+    pages.filters["title_of"] = quantity.title
+    style, script = ((PAGES / name).read_text(encoding="utf-8") for name in ("style.css", "script.js"))
+    allowed = {"style": _hash(style), "script": _hash(script)}
+    return pages.get_template(template).render(style=Markup(style), script=Markup(script), allowed=allowed, **values)
+
+
+def _hash(text: str) -> str:
+    """As a content security policy names an inline text."""
+    return "'sha256-" + b64encode(sha256(text.encode()).digest()).decode() + "'"
+
+
+def _save(page: str, out: Path) -> Path:
+    out = Path(out)
+    temporary = out.with_name(f".{out.name}.{os.getpid()}.tmp")
+    temporary.write_text(page, encoding="utf-8")
+    os.replace(temporary, out)
+    return out
+
+
+def _read(folder: Path) -> dict[str, Any]:
+    """report.json of a run folder, with the parts that no page can do without."""
+    file = folder / "report.json"
+    if not file.is_file():
+        raise MarrowError("no report.json here", where=str(folder), hint="`marrow make` writes one into its folder.")
+    try:
+        report = json.loads(file.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise MarrowError(f"not JSON ({error})", where=str(file)) from None
+    rows = report.get("rows") if isinstance(report, dict) else None
+    if not isinstance(rows, list) or not all(isinstance(r, dict) and "name" in r for r in rows):
+        raise MarrowError("no list of named rows in it", where=str(file))
+    if "verdict" not in report:
+        raise MarrowError("no verdict in it", where=str(file))
+    return report
+
+
+def _names(folders: Sequence[Path]) -> list[str]:
+    """The folders' own names, with a number where two are the same."""
+    names = [Path(folder).resolve().name for folder in folders]
+    return [f"{n} ({names[: i + 1].count(n)})" if names.count(n) > 1 else n for i, n in enumerate(names)]

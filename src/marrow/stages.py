@@ -1,0 +1,178 @@
+"""Carrying out one stage of a recipe: open its data, build its models, call the verb, save the artifact."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+from pathlib import Path
+from typing import Any, Callable, Iterator, Mapping
+
+import torch
+import torch.distributed as dist
+from torch import nn
+
+from .core import artifact
+from .core.artifact import Artifact
+from .core.catalogue import contract_class
+from .core.contracts import Task
+from .core.engine import Engine
+from .core.errors import MarrowError
+from .core.loader import Data
+from .core.models import resolve
+from .core.recipe import Stage
+from .core.source import Source
+from .core.spec import cut
+from .core.versions import versions
+from .data import open_sources
+from .data.check import check_labelled
+from .ship import card
+from .ship.licences import chain
+
+Stages = Mapping[int | str, Artifact]
+
+
+def open_data(stage: Stage, where: str) -> Data:
+    """The streams of a stage, and its validation source."""
+    streams = {name: open_sources(sources, f"{where}.data.{name}") for name, sources in stage.streams.items()}
+    val = streams.pop("val", None)
+    return Data(streams, val)
+
+
+def key(stage: Stage, data: Data, done: Stages, seed: int) -> str:
+    """Names what a stage would compute: its recipe, its parents' content, its data's content, marrow's version."""
+    content = {
+        "stage": _with_hashes(stage.to_dict(), done),
+        "data": {name: source.fingerprint() for name, source in _sources(data)},
+        "seed": seed,
+        "marrow": versions()["marrow"],
+    }
+    return hashlib.sha256(json.dumps(content, sort_keys=True, default=str).encode()).hexdigest()
+
+
+def carry_out(
+    stage: Stage, data: Data, done: Stages, engine: Engine, folder: Path, *, key: str, seed: int, where: str
+) -> Artifact:
+    """Do what the stage says and write its artifact into `folder`."""
+    torch.manual_seed(seed)
+    models = {role: resolve(spec, {k: a.load for k, a in done.items()}, f"{where}.{role}")
+              for role, spec in stage.roles.items()}  # fmt: skip
+    _fit_labels(models, data, where)
+    product, fill = VERBS[stage.verb](stage, models, data, engine, where)
+    labels = _labels(product, models, data)
+    if isinstance(product, Task):
+        product.labels = labels
+    metrics = []
+    if data.val is not None and isinstance(product, Task):
+        metrics = [{**row, "split": "val"} for row in engine.evaluate(product, data.val)]
+    parents = [done[ref].hash if ref in done else Artifact.open(ref).hash for ref in _references(stage.roles)]
+    if not dist.is_initialized() or dist.get_rank() == 0:
+        artifact.save(
+            folder, product, labels=labels, parents=parents, metrics=metrics, key=key, seed=seed, stage=stage.name,
+            recipe=public(stage.to_dict()), licences=chain(stage.roles, _parents(stage, done)), fill=fill,
+            finish=card.write,
+        )  # fmt: skip
+    together()
+    return Artifact.open(folder)
+
+
+def together() -> None:
+    """Wait until every rank is here; nothing where there is one."""
+    if dist.is_initialized():
+        dist.barrier()
+
+
+def _teach(stage: Stage, models: dict, data: Data, engine: Engine, where: str) -> tuple[Any, None]:
+    method = contract_class("teach", stage.stem)(**models, **stage.args)
+    method.fit(engine, data)
+    return method.product(), None
+
+
+def _shrink(stage: Stage, models: dict, data: Data, engine: Engine, where: str) -> tuple[Any, None]:
+    planned = contract_class("shrink", stage.stem)(**stage.args).plan(models, data, engine)
+    return cut(list(models.values()), planned), None
+
+
+def _examine(stage: Stage, models: dict, data: Data, engine: Engine, where: str) -> tuple[Any, None]:
+    return contract_class("examine", stage.stem)(**stage.args).run(models, data, engine), None
+
+
+def _ship(stage: Stage, models: dict, data: Data, engine: Engine, where: str) -> tuple[dict, Callable[[Path], None]]:
+    exporter, facts = contract_class("ship", stage.stem)(**stage.args), {}
+
+    def fill(folder: Path) -> None:
+        facts.update(exporter.export(models, data, engine, folder))
+
+    return facts, fill
+
+
+VERBS: dict[str, Callable] = {"teach": _teach, "shrink": _shrink, "examine": _examine, "ship": _ship}
+
+
+def public(value: Any) -> Any:
+    """A stage as an artifact may show it: the names of files and folders without the way to them."""
+    if isinstance(value, Mapping):
+        return {k: Path(v).name if k in ("images", "root", "artifact", "weights") and isinstance(v, str) else public(v)
+                for k, v in value.items()}  # fmt: skip
+    return [public(v) for v in value] if isinstance(value, (list, tuple)) else value
+
+
+def _sources(data: Data) -> Iterator[tuple[str, Source]]:
+    yield from data.streams.items()
+    if data.val is not None:
+        yield "val", data.val
+
+
+def _fit_labels(models: Mapping[str, Any], data: Data, where: str) -> None:
+    """Labelled data must have the classes that the tasks were built for."""
+    for name, source in _sources(data):
+        if source.classes is None or not len(source) or source.label(0) is None:
+            continue
+        if name in data.streams:
+            check_labelled(source, f"{where}.data.{name}")
+        for role, model in models.items():
+            classes = getattr(model, "classes", None) if isinstance(model, Task) else None
+            if classes is not None and classes != len(source.classes):
+                raise MarrowError(f"{role} has {classes} classes, the data has {len(source.classes)}",
+                                  where=f"{where}.data.{name}")  # fmt: skip
+
+
+def _labels(product: Any, models: Mapping[str, Any], data: Data) -> list[str] | None:
+    """Class names: the model's own, else the data's, else those of another model of the stage."""
+    named = [getattr(product, "labels", None), *(s.classes for _, s in _sources(data))]
+    named += [getattr(m, "labels", None) for m in models.values()]
+    return next((list(n) for n in named if n), None)
+
+
+def _references(roles: Any) -> Iterator[Any]:
+    """The earlier stages (by index or name) and artifact folders that model specs point to."""
+    if isinstance(roles, Mapping):
+        for k, v in roles.items():
+            if k in ("stage", "artifact") and not isinstance(v, Mapping):
+                yield v
+            else:
+                yield from _references(v)
+
+
+def _parents(stage: Stage, done: Stages) -> list[Artifact]:
+    return [done[ref] if ref in done else Artifact.open(ref) for ref in _references(stage.roles)]
+
+
+def _with_hashes(value: Any, done: Stages) -> Any:
+    """A stage with what it refers to replaced by the hash of its content."""
+    if isinstance(value, Mapping):
+        out = {}
+        for k, v in value.items():
+            if k == "stage" and v in done:
+                out[k] = done[v].hash
+            elif k == "artifact" and isinstance(v, str):
+                out[k] = Artifact.open(v).hash
+            elif k == "weights" and isinstance(v, str):
+                with open(v, "rb") as handle:
+                    out[k] = hashlib.file_digest(handle, "sha256").hexdigest()
+            else:
+                out[k] = _with_hashes(v, done)
+        return out
+    if isinstance(value, (list, tuple)):
+        return [_with_hashes(v, done) for v in value]
+    return dataclasses.asdict(value) if dataclasses.is_dataclass(value) and not isinstance(value, type) else value

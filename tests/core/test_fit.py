@@ -1,0 +1,118 @@
+"""The second pass: models and methods on the meta device."""
+
+import pytest
+
+import marrow.backbones  # noqa: F401  registers ours with timm
+from marrow.core.artifact import save
+from marrow.core.errors import MarrowError
+from marrow.core.fit_check import check_fit, lacking, model_name
+from marrow.core.models import backbone, resolve, task
+from marrow.core.recipe import Recipe, override
+from marrow.core.static_check import check_static
+
+TINY = {"backbone": "resnet10t", "img_size": 32, "channels": [8, 16, 24, 32], "stem_width": 8}
+TASK = {"task": "classify", "backbone": TINY, "classes": 10}
+DATA = {"train": [{"images": "digits"}], "batch": 16}
+GOOD = {
+    "seed": 0,
+    "stages": [
+        {"teach": "supervised", "name": "teacher", "task": TASK, "data": DATA, "steps": 2},
+        {"teach": "ssld", "student": TASK, "teacher": {"stage": 0}, "data": DATA, "steps": 2},
+        {"shrink": "drop_blocks", "model": {"stage": 1}},
+        {"teach": "ssld", "student": {"stage": 2}, "teacher": {"stage": "teacher"}, "data": DATA, "steps": 2},
+    ],
+}
+
+
+def fit(path=None, value=None):
+    values = override(GOOD, {path: value} if path else {})
+    assert check_static(values) == []
+    return check_fit(Recipe.from_dict(values))
+
+
+def test_a_good_recipe_gives_a_row_for_each_model():
+    problems, rows = fit()
+    assert problems == []
+    assert [(r["stage"], r["role"]) for r in rows] == [
+        ("teacher", "task"), ("1-ssld", "student"), ("1-ssld", "teacher"), ("2-drop_blocks", "model"),
+        ("3-ssld", "student"), ("3-ssld", "teacher"),
+    ]  # fmt: skip
+    assert {r["model"] for r in rows} == {"classify(resnet10t)"}
+    assert len({(r["params"], r["macs"], r["bytes"]) for r in rows}) == 1
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "sentence"),
+    [
+        ("stages.0.task.backbone.backbone", "resnet81", "stages[0].task.backbone: unknown backbone 'resnet81'; did you mean"),
+        ("stages.0.task.backbone.num_classes", 3, "stages[0].task.backbone: 'num_classes' is not an argument of a backbone"),
+        ("stages.0.task.backbone.depht", 3, "stages[0].task.backbone: timm's resnet10t does not take these arguments"),
+        ("stages.0.task.classes", 1, "stages[0].task: classify.classes: 1 classes cannot be told apart"),
+        ("stages.1.student.classes", 7, "stages[1]: teacher has 10 outputs, student 7"),
+        ("stages.1.args", {"temperature": -1}, "stages[1].args.temperature: -1 is not a positive number"),
+        ("stages.1.teacher", {"stage": 0, "part": "hed"}, "stages[1].teacher.part: Classify has no part 'hed'; did you mean"),
+        ("stages.1.teacher", {"stage": 0, "part": "backbone"},
+         "stages[1].teacher: ssld needs a Task, TimmBackbone is a Backbone."),
+        ("stages.1.student", {"task": "classify", "backbone": {"stage": 0}, "classes": 10},
+         "stages[1].student.backbone: classify needs a Backbone, Classify is a Task. Add part: backbone."),
+        ("stages.0.optim", {"adamv": {"lr": 1}}, "stages[0].optim: unknown optimiser 'adamv'; did you mean 'adam'"),
+        ("stages.0.optim", {"adamw": {"weigth_decay": 1}},
+         "stages[0].optim: adamw has no argument 'weigth_decay'; did you mean 'weight_decay'?"),
+    ],
+)  # fmt: skip
+def test_one_problem_one_sentence(path, value, sentence):
+    problems, _ = fit(path, value)
+    assert len(problems) == 1, problems
+    assert problems[0].startswith(sentence)
+
+
+def test_what_a_broken_stage_makes_is_not_blamed_on_later_ones():
+    problems, rows = fit("stages.0.task.backbone.backbone", "resnet81")
+    assert len(problems) == 1
+    assert ("1-ssld", "student") in [(r["stage"], r["role"]) for r in rows]
+
+
+def test_needs_against_gives():
+    resnet = resolve(TINY, {}, "test", meta=True)
+    assert lacking("tinymim", "student", {"qkv", "pooled"}, resnet) == (
+        "tinymim needs 'qkv' from student; resnet10t gives maps, pooled, relu. Try vit_*, deit_*."
+    )
+    assert lacking("x", "student", {"pooled", "maps"}, resnet) == ""
+
+
+def test_artifacts_are_built_from_their_spec(tmp_path):
+    net = backbone("resnet10t", img_size=32, channels=(8, 16, 24, 32), stem_width=8)
+    made = save(tmp_path / "teacher", task("classify", backbone=net, classes=10))
+    problems, rows = fit("stages.1.teacher", {"artifact": str(made.path)})
+    assert problems == []
+    assert next(r for r in rows if (r["stage"], r["role"]) == ("1-ssld", "teacher"))["model"] == "classify(resnet10t)"
+    part = resolve({"artifact": str(made.path), "part": "backbone"}, {}, "test", meta=True)
+    assert all(p.is_meta for p in part.parameters())
+    loaded = resolve({"artifact": str(made.path), "part": "backbone"}, {}, "test")
+    assert not any(p.is_meta for p in loaded.parameters())
+
+
+def test_weights_wait_for_the_run(tmp_path):
+    problems, _ = check_fit(Recipe.from_dict(override(GOOD, {"stages.0.task.backbone.pretrained": True})))
+    assert problems == []
+
+
+def test_models_by_name():
+    net = backbone("resnet10t", img_size=32, channels=(8, 16, 24, 32), stem_width=8)
+    assert model_name(task("classify", backbone=net, classes=3).spec) == "classify(resnet10t)"
+    with pytest.raises(MarrowError, match="unknown backbone 'resnet10x'"):
+        backbone("resnet10x")
+    with pytest.raises(MarrowError, match="backbone: classify needs a model, got a str"):
+        task("classify", backbone="resnet18", classes=3)
+
+
+@pytest.mark.parametrize(
+    ("spec", "name"),
+    [
+        ({"source": "timm:resnet18"}, "resnet18"),
+        ({"edit": "drop_blocks", "values": {}, "of": [{"source": "timm:resnet18"}]}, "drop_blocks(resnet18)"),
+        ({"part": "backbone", "of": [{"task": "classify", "backbone": {"source": "timm:a"}}]}, "classify(a).backbone"),
+    ],
+)
+def test_a_spec_in_few_words(spec, name):
+    assert model_name(spec) == name

@@ -1,0 +1,63 @@
+"""Small real pictures, made anew for each test."""
+
+from __future__ import annotations
+
+import io
+import tarfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+
+@pytest.fixture
+def picture():
+    """A picture with smooth colours and some noise; other seeds, other pictures."""
+
+    def make(seed: int = 0, height: int = 24, width: int = 32) -> Image.Image:
+        rng = np.random.default_rng(seed)
+        coarse = Image.fromarray((rng.random((4, 4, 3)) * 255).astype(np.uint8))
+        smooth = np.array(coarse.resize((width, height), Image.Resampling.BICUBIC), float)
+        return Image.fromarray((smooth + rng.normal(0, 4, smooth.shape)).clip(0, 255).astype(np.uint8))
+
+    return make
+
+
+@pytest.fixture
+def encoded(picture):
+    """The bytes of a picture in a file format."""
+
+    def make(seed: int = 0, form: str = "PNG", mode: str = "RGB", **options) -> bytes:
+        file = io.BytesIO()
+        picture(seed).convert(mode).save(file, form, **options)
+        return file.getvalue()
+
+    return make
+
+
+@pytest.fixture
+def photos(tmp_path, picture):
+    """A folder with 3 classes of 4 pictures."""
+    root = tmp_path / "photos"
+    for c, name in enumerate(("cat", "dog", "owl")):
+        (root / name).mkdir(parents=True)
+        for i in range(4):
+            picture(10 * c + i).save(root / name / f"{i}.png")
+    return root
+
+
+@pytest.fixture
+def shard(encoded):
+    """Writes a tar file of (name, bytes); returns its path."""
+
+    def write(path: Path, members: list[tuple[str, bytes]]) -> Path:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with tarfile.open(path, "w") as tar:
+            for name, content in members:
+                header = tarfile.TarInfo(name)
+                header.size = len(content)
+                tar.addfile(header, io.BytesIO(content))
+        return path
+
+    return write

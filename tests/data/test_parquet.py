@@ -1,0 +1,168 @@
+import json
+import pickle
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import torch
+from torch.utils.data import DataLoader
+
+from marrow.core.errors import MarrowError
+from marrow.core.source import Unreadable
+from marrow.data import open_source, splits_of
+from marrow.data.parquet import Parquet
+
+
+def about(names):
+    features = {"image": {"_type": "Image"}, "label": {"_type": "ClassLabel", "names": names}}
+    return {b"huggingface": json.dumps({"info": {"features": features}}).encode()}
+
+
+@pytest.fixture
+def written(tmp_path, encoded):
+    """Writes a file of pictures with further columns, 5 rows a row group."""
+
+    def write(name="train.parquet", count=12, names=("cat", "dog"), first=0, **columns):
+        images = [{"bytes": encoded(first + i), "path": f"{i}.png"} for i in range(count)]
+        if names:
+            columns.setdefault("label", [i % 2 for i in range(count)])
+        table = pa.table({"image": images, **columns})
+        path = tmp_path / name
+        path.parent.mkdir(exist_ok=True)
+        pq.write_table(table.replace_schema_metadata(about(list(names)) if names else None), path, row_group_size=5)
+        return path
+
+    return write
+
+
+def test_rows_labels_and_names(written):
+    source = Parquet([written()], "data")
+    assert len(source) == 12 and source.classes == ["cat", "dog"]
+    assert source[11]["image"].shape == (3, 24, 32) and source[11]["label"] == source.label(11) == 1
+    assert source.name(7) == "train.parquet/7"
+
+
+def test_other_columns_become_fields(written, encoded):
+    masks = [{"bytes": encoded(i, mode="L"), "path": None} for i in range(3)]
+    path = written(count=3, names=(), mask=masks, name_=["a", "b", "c"], set=[1, 2, 2], boxes=[[1.0], [], [2.0]])
+    example = Parquet([path], "data")[1]
+    assert set(example) == {"image", "mask", "name_", "set"} and (example["name_"], example["set"]) == ("b", 2)
+    assert example["mask"].shape == (24, 32) and example["mask"].dtype == torch.int64
+
+
+def test_plain_binary_column(tmp_path, encoded):
+    pq.write_table(pa.table({"image": [encoded(0), encoded(1)]}), tmp_path / "a.parquet")
+    source = Parquet([tmp_path / "a.parquet"], "data")
+    assert source.classes is None and source[1]["image"].shape == (3, 24, 32)
+
+
+def test_labels_without_names_are_counted_over_all_splits(written, tmp_path):
+    written("train.parquet", 6, (), label=[1, 2, 5, 1, 2, 5])
+    written("test.parquet", 2, (), label=[5, 1])
+    test = open_source({"images": str(tmp_path), "split": "test"})
+    assert test.classes == ["1", "2", "5"] and [test.label(0), test.label(1)] == [2, 0]
+
+
+def test_text_labels(written):
+    source = Parquet([written(count=3, names=(), label=["owl", "cat", "owl"])], "data")
+    assert source.classes == ["cat", "owl"] and source[0]["label"] == 1
+
+
+def test_splits_by_file_name(written, tmp_path):
+    written("data/train-00000-of-00002.parquet")
+    written("data/train-00001-of-00002.parquet", first=20)
+    written("data/validation-00000-of-00001.parquet", 4, first=40)
+    assert splits_of(str(tmp_path)) == ("train", "val")
+    train = open_source({"images": str(tmp_path), "split": "train"})
+    assert len(train) == 24 and train.name(13) == "train-00001-of-00002.parquet/1"
+    assert len(open_source({"images": str(tmp_path), "split": "val"})) == 4
+    assert len(open_source({"images": str(tmp_path)})) == 28
+
+
+def test_fraction_is_that_of_the_stored_bytes(written):
+    one, two = Parquet([written("a.parquet")], "data"), Parquet([written("b.parquet", first=5, count=3)], "data")
+    assert two.fraction(0) == one.fraction(5) != one.fraction(6)
+
+
+def test_large_files_are_read_by_row_group(tmp_path, encoded):
+    pictures = [encoded(0), encoded(1)]
+    pq.write_table(
+        pa.table({"image": [pictures[i % 2] for i in range(3000)]}), tmp_path / "a.parquet", row_group_size=300
+    )
+    source, resident = (Parquet([tmp_path / "a.parquet"], "data", resident=n) for n in (1000, 10**9))
+    order = source.order(torch.Generator().manual_seed(0)).tolist()
+    assert sorted(order) == list(range(3000)) and len({i // 300 for i in order[:1024]}) in (4, 5)
+    for i in range(0, 3000, 100):
+        assert torch.equal(source[i]["image"], resident[i]["image"])
+    assert len(source._kept) == 5 < len(resident._kept) == 10 and source.fingerprint() == resident.fingerprint()
+
+
+def test_a_test_file_without_labels(written, tmp_path):
+    written("train.parquet", 4, (), label=["owl", "cat", "owl", "cat"])
+    written("test.parquet", 3, ())
+    assert open_source({"images": str(tmp_path), "split": "train"}).classes == ["cat", "owl"]
+    assert open_source({"images": str(tmp_path), "split": "test"}).classes is None
+
+
+def test_two_workers_and_pickle(written):
+    source = Parquet([written()], "data")
+    source[0]
+    copy = pickle.loads(pickle.dumps(source))
+    assert torch.equal(copy[9]["image"], source[9]["image"])
+    loaded = list(DataLoader(source, batch_size=4, num_workers=2))
+    assert torch.equal(torch.cat([b["image"] for b in loaded]), torch.stack([source[i]["image"] for i in range(12)]))
+
+
+def test_a_row_without_bytes_is_unreadable(tmp_path, encoded):
+    rows = [{"bytes": encoded(0), "path": "a"}, {"bytes": None, "path": "b"}]
+    pq.write_table(pa.table({"image": rows}), tmp_path / "a.parquet")
+    source = Parquet([tmp_path / "a.parquet"], "data")
+    with pytest.raises(Unreadable, match="a.parquet/1: the row holds no image bytes"):
+        source[1]
+    assert source.fraction(1) != source.fraction(0)
+
+
+def test_no_image_column(tmp_path):
+    pq.write_table(pa.table({"img": [b"x"], "label": [0]}), tmp_path / "a.parquet")
+    with pytest.raises(MarrowError, match="^data.images: a.parquet has no column 'image'; it has img, label"):
+        open_source({"images": str(tmp_path / "a.parquet")})
+
+
+def test_labels_outside_the_names(written):
+    path = written(count=3, label=[0, 2, -1])
+    with pytest.raises(MarrowError, match=r"row 1 has label 2, outside 0..1 \(2 such rows\)"):
+        Parquet([path], "data")
+    assert len(Parquet([path], "data", labelled=False)) == 3
+
+
+def test_missing_labels(written):
+    with pytest.raises(MarrowError, match="1 rows of train.parquet have no label"):
+        Parquet([written(count=2, label=[0, None])], "data")
+
+
+def test_files_with_different_classes(written):
+    with pytest.raises(MarrowError, match="columns or class names of a.parquet, b.parquet differ"):
+        Parquet([written("a.parquet"), written("b.parquet", names=("cat", "owl"))], "data")
+
+
+def test_no_parquet_file(tmp_path):
+    (tmp_path / "a.parquet").write_bytes(b"PAR1 and nothing else")
+    with pytest.raises(MarrowError, match="a.parquet is not a readable parquet file"):
+        Parquet([tmp_path / "a.parquet"], "data")
+
+
+def test_without_pyarrow_the_extra_is_named(written, monkeypatch):
+    path = written()
+    monkeypatch.setitem(__import__("sys").modules, "pyarrow", None)
+    with pytest.raises(MarrowError, match=r'This step needs pyarrow. Install it with: pip install "marrow\[hf\]"'):
+        Parquet([path], "data")
+
+
+def test_real_sets(data):
+    cifar = open_source({"images": str(data / "cifar10-lossless"), "split": "train"})
+    assert len(cifar) == 4000 and len(cifar.classes) == 10 and cifar[0]["image"].shape == (3, 32, 32)
+    cells = open_source({"images": str(data / "wbc")})
+    assert cells.classes == ["1", "2", "3", "4", "5"] and cells[0]["mask"].shape == cells[0]["image"].shape[1:]
+    street = open_source({"images": str(data / "camvid"), "split": "val"})
+    assert len(street) == 101 and street.classes is None and street[0]["mask"].max() <= 11
+    assert street[0]["name"].endswith(".png")

@@ -1,0 +1,76 @@
+"""The plots' geometry: what is further up is better, areas are sizes, names do not cover each other."""
+
+import re
+from xml.etree import ElementTree
+
+import pytest
+
+from marrow.ship import plots
+from marrow.ship.plots import Box, Curve, Point
+
+
+def drawn(points, **size):
+    return ElementTree.fromstring(
+        plots.pareto(points, **{"width": 860, "height": 400, **size}, unit="%", label="a plot")
+    )
+
+
+def dots(svg) -> list[tuple[float, float]]:
+    return [(float(c.get("cx")), float(c.get("cy"))) for c in svg.iter("circle") if c.get("class") == "dot"]
+
+
+POINTS = [
+    Point("teacher", "teacher", 2.1, 98.6, (97.1, 99.3), 44e6, "teacher"),
+    Point("baseline", "baseline", 0.452, 96.4, (94.4, 97.7), 11e6, "baseline"),
+    Point("student", "student", 0.45, 98.5, (97.0, 99.3), 11e6, "student"),
+]
+
+
+def test_positions_follow_value_and_latency():
+    places = dict(zip(["teacher", "baseline", "student"], dots(drawn(POINTS))))  # largest file first, as in POINTS
+    assert places["teacher"][0] > places["baseline"][0] > places["student"][0]
+    assert places["teacher"][1] < places["student"][1] < places["baseline"][1]
+
+
+def test_equal_ratios_are_equal_distances_when_latencies_differ_much():
+    a, b, c = (x for x, _ in dots(drawn([POINTS[0]._replace(latency=t) for t in (0.1, 1.0, 10.0)])))
+    assert b - a == pytest.approx(c - b, abs=0.2)
+
+
+def test_the_area_of_a_disc_is_the_size_of_the_file():
+    radii = [float(c.get("r")) for c in drawn(POINTS).iter("circle") if c.get("class") == "disc"]
+    assert (radii[0] / radii[1]) ** 2 == pytest.approx(4, rel=0.02)
+
+
+def test_the_dashed_line_joins_what_nothing_beats():
+    line = next(p for p in drawn(POINTS).iter("polyline") if p.get("class") == "frontier")
+    assert len(line.get("points").split()) == 2  # student and teacher; the baseline is beaten by the student
+
+
+@pytest.mark.parametrize("width", [860, 350])
+def test_names_stay_inside_and_apart(width):
+    crowd = [Point(f"model {i}", "c0", 1 + i / 50, 90 + i / 10, None, 1e6, "") for i in range(6)]
+    names = [t for t in drawn(crowd, width=width).iter("text") if t.get("class") == "name"]
+    boxes = []
+    for t in names:
+        x, y, long = float(t.get("x")), float(t.get("y")), plots.LETTER * len(t.text)
+        left = x - (long if t.get("text-anchor") == "end" else 0)
+        boxes.append(Box(left, y - 11, left + long, y + 3))
+    assert len(boxes) == 6
+    assert all(b.x0 >= 0 and b.x1 <= width for b in boxes)
+    assert not [1 for i, a in enumerate(boxes) for b in boxes[:i] if a.meets(b)]
+
+
+def test_a_single_flat_curve_has_a_scale():
+    svg = plots.curves(
+        [Curve("loss", "c0", [(0, 0.5), (10, 0.5)])], width=300, height=200, unit="", x_unit="", label="l"
+    )
+    assert "nan" not in svg and re.search(r'class="line" points="\d', svg)
+
+
+@pytest.mark.parametrize(("low", "high"), [(0.0, 1.0), (94.1, 99.4), (0.00012, 0.00034), (-3.0, 40.0)])
+def test_ticks_are_round_and_inside(low, high):
+    ticks = plots.nice_ticks(low, high, 5)
+    assert 3 <= len(ticks) <= 11
+    assert all(low <= t <= high for t in ticks)
+    assert len({plots.number(t, ticks) for t in ticks}) == len(ticks)
