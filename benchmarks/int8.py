@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import logging
 import statistics
 from importlib.metadata import version
 from importlib.util import find_spec
@@ -147,6 +148,7 @@ def main() -> None:
     parser.add_argument("--json", type=Path, help="write the rows there")
     given = parser.parse_args()
     torch.set_num_threads(1)
+    logging.basicConfig(level=logging.ERROR)  # the peers warn about every LayerNorm
     print("processor:", " ".join(cpu.flags()) or "flags unknown")
     if not (find_spec("openvino") and find_spec("nncf")):
         print("OpenVINO and NNCF are not installed: left out")

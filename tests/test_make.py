@@ -93,7 +93,9 @@ def test_a_teacher_that_is_there_already_is_taken(made, tmp_path):
     data, _, _, out = made
     from marrow.choose import Wishes, plan
 
-    stages = plan(Wishes(data=str(data), teacher=str(out / "teacher"), img_size=32, batch=16, epochs=1)).recipe["stages"]
+    stages = plan(Wishes(data=str(data), teacher=str(out / "teacher"), img_size=32, batch=16, epochs=1)).recipe[
+        "stages"
+    ]
     assert [s["name"] for s in stages] == ["baseline", "student", "fp32", "int8"]
     assert stages[1]["teacher"] == {"artifact": str(out / "teacher")}
     others = photos(tmp_path / "others", classes={"x": (9, 9, 9), "y": (250, 250, 250)})
@@ -133,7 +135,9 @@ def test_no_labels_and_no_teacher(tmp_path):
     flat.mkdir()
     for i in range(20):
         Image.new("RGB", (40, 40), (i, 0, 0)).save(flat / f"{i}.png")
-    assert refused(flat, out=tmp_path / "run") == "--data: no labels and no teacher: give --teacher or class sub-folders"
+    assert (
+        refused(flat, out=tmp_path / "run") == "--data: no labels and no teacher: give --teacher or class sub-folders"
+    )
 
 
 def test_a_path_that_is_not_there(tmp_path):

@@ -57,7 +57,9 @@ def test_only_what_depends_on_a_change_is_made_again(tmp_path):
     histories = []
     changed = recipe()
     changed["stages"][1]["steps"] = 4
-    second = run(changed, tmp_path / "b", quiet=True, allow_changed=True, after=lambda s, a, h: histories.append(h is None))
+    second = run(
+        changed, tmp_path / "b", quiet=True, allow_changed=True, after=lambda s, a, h: histories.append(h is None)
+    )
     assert histories == [True, False] and second[0].hash == first[0].hash and second[1].hash != first[1].hash
 
 

@@ -75,11 +75,10 @@ def plan(wishes: Wishes) -> Plan:
     pool = [{**train, "labels": False}]
     if wishes.unlabelled:
         pool.append({"images": wishes.unlabelled, "labels": False})
-    count = len(known)
+    count, classes = len(known), len(known.classes)
     batch = wishes.batch or chosen("batch", usual_batch(count), "64, less for fewer than 640 images")
     steps = _steps(wishes, count, batch, embedded, chosen)
-    classes = len(known.classes)
-    view = {"crop": [0.7, 1.0], "flip": False} if embedded else {"crop": [0.35, 1.0], "flip": True}
+    view: dict[str, Any] = {"crop": [0.7, 1.0], "flip": False} if embedded else {"crop": [0.35, 1.0], "flip": True}
     chosen("views", f"cuts of {view['crop'][0]:.0%} or more" + (", mirrored" if view["flip"] else ""),
            "a mirrored digit is no digit" if embedded else "photos keep their meaning when mirrored")  # fmt: skip
     teacher, stages = _teacher(wishes, known, size, chosen)
@@ -155,10 +154,14 @@ def _teacher(wishes: Wishes, known: Source, size: int, chosen: Any) -> tuple[dic
                           hint="Give the folder of a task artifact, such as runs/NAME/teacher.")  # fmt: skip
     found = Artifact.open(wishes.teacher)
     if found.kind != "task":
-        raise MarrowError(f"{wishes.teacher} is a {found.kind}; a task artifact with a head is needed", where="--teacher")
-    if found.meta["labels"] != known.classes:
+        raise MarrowError(
+            f"{wishes.teacher} is a {found.kind}; a task artifact with a head is needed", where="--teacher"
+        )
+    if known.classes is None or found.meta["labels"] != known.classes:
         theirs = ", ".join((found.meta["labels"] or ["no names"])[:5])
-        raise MarrowError(f"its classes ({theirs}) are not the data's ({', '.join(known.classes[:5])})", where="--teacher")
+        raise MarrowError(
+            f"its classes ({theirs}) are not the data's ({', '.join((known.classes or [])[:5])})", where="--teacher"
+        )
     return {"artifact": wishes.teacher}, []
 
 

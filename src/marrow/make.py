@@ -14,7 +14,6 @@ import torch
 
 from .choose import Wishes, plan
 from .core.artifact import Artifact
-from .core.contracts import Task
 from .core.errors import Interrupted
 from .core.recipe import Recipe, Stage
 from .core.versions import versions
@@ -61,7 +60,9 @@ def make(
         minutes[stage.name] = round((time.monotonic() - start) / 60 - sum(minutes.values()), 2)
 
     try:
-        made = run(chosen.recipe, out, resume=resume, allow_changed=allow_changed, device=device, quiet=quiet, after=after)
+        made = run(
+            chosen.recipe, out, resume=resume, allow_changed=allow_changed, device=device, quiet=quiet, after=after
+        )
     except Interrupted:
         raise Interrupted from None  # the command adds itself and --resume
     stages = {a.meta["stage"]: a for a in made}
@@ -99,7 +100,9 @@ def _report(chosen: Any, stages: dict[str, Artifact], out: Path, device: str) ->
         "choices": chosen.choices,
         "confusion": {"of": ship, "labels": labels, "counts": measured[ship].confusion.tolist()},
         "recipe": Recipe.from_dict(chosen.recipe).to_yaml(),
-        "lineage": [{"name": n, "kind": a.kind, "hash": a.hash, "parents": a.meta["parents"]} for n, a in stages.items()],
+        "lineage": [
+            {"name": n, "kind": a.kind, "hash": a.hash, "parents": a.meta["parents"]} for n, a in stages.items()
+        ],
         "licences": _unique(link for a in stages.values() for link in a.meta["licences"]),
         "use": [
             "import marrow",

@@ -46,7 +46,9 @@ def run(
         raise MarrowError.listing(problems, "the recipe")
     out = Path(out) if out is not None else Path("runs") / name
     processes = devices or int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
-    folder = RunFolder(out, recipe, resume=resume, allow_changed=allow_changed, owner=os.environ.get("RANK", "0") == "0")
+    folder = RunFolder(
+        out, recipe, resume=resume, allow_changed=allow_changed, owner=os.environ.get("RANK", "0") == "0"
+    )
     data = [open_data(stage, f"stages[{i}]") for i, stage in enumerate(recipe.stages)]
 
     def engine_of(stage: Stage) -> Engine:
@@ -125,7 +127,7 @@ def examine(stem: str, artifact: Artifact | Path | str, data: Mapping[str, Any] 
     cls = contract_class("examine", stem, "PROBE")
     if cls.streams and data is None:
         raise MarrowError(f"{cls.__name__} reads {', '.join(cls.streams)}", where="--data")
-    streams = {stream: open_source(data, "--data") for stream in cls.streams}
+    streams = {stream: open_source(data or {}, "--data") for stream in cls.streams}
     return cls().run({next(iter(cls.needs)): artifact.load()}, Data(streams), Engine())
 
 

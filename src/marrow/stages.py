@@ -10,7 +10,6 @@ from typing import Any, Callable, Iterator, Mapping
 
 import torch
 import torch.distributed as dist
-from torch import nn
 
 from .core import artifact
 from .core.artifact import Artifact
@@ -98,7 +97,8 @@ def _examine(stage: Stage, models: dict, data: Data, engine: Engine, where: str)
 
 
 def _ship(stage: Stage, models: dict, data: Data, engine: Engine, where: str) -> tuple[dict, Callable[[Path], None]]:
-    exporter, facts = contract_class("ship", stage.stem)(**stage.args), {}
+    facts: dict[str, Any] = {}
+    exporter = contract_class("ship", stage.stem)(**stage.args)
 
     def fill(folder: Path) -> None:
         facts.update(exporter.export(models, data, engine, folder))

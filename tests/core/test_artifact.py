@@ -32,7 +32,9 @@ def classifier() -> Classify:
 
 @pytest.fixture
 def saved(tmp_path):
-    return save(tmp_path / "model", classifier(), parents=["ab" * 32], metrics=[{"metric": "top1", "value": 0.5, "n": 4}])
+    return save(
+        tmp_path / "model", classifier(), parents=["ab" * 32], metrics=[{"metric": "top1", "value": 0.5, "n": 4}]
+    )
 
 
 def rewrite(folder, **changes):
@@ -45,18 +47,24 @@ def test_a_moved_artifact_answers_the_same_in_a_fresh_process(saved, tmp_path):
     code = ("import sys, torch, marrow; m = marrow.load(sys.argv[1]);"
             "x = torch.rand(2, 3, 32, 32, generator=torch.Generator().manual_seed(0));"
             "torch.save(m({'image': x})['logits'].detach(), sys.argv[2]); print(m.labels)")  # fmt: skip
-    done = subprocess.run([sys.executable, "-c", code, str(moved), str(tmp_path / "out.pt")], capture_output=True, text=True)
+    done = subprocess.run(
+        [sys.executable, "-c", code, str(moved), str(tmp_path / "out.pt")], capture_output=True, text=True
+    )
     assert done.returncode == 0, done.stderr
     assert done.stdout.strip() == "['ant', 'bee', 'cat']"
     with torch.no_grad():
-        assert torch.equal(torch.load(tmp_path / "out.pt", weights_only=True), classifier()({"image": IMAGES})["logits"])
+        assert torch.equal(
+            torch.load(tmp_path / "out.pt", weights_only=True), classifier()({"image": IMAGES})["logits"]
+        )
 
 
 def test_timm_alone_opens_an_unedited_backbone(tmp_path):
     backbone = TimmBackbone.create("resnet10t", **NARROW).eval()
     made = save(tmp_path / "net", backbone)
     args = {k: v for k, v in NARROW.items() if k != "img_size"}
-    net = timm.create_model("resnet10t", num_classes=0, checkpoint_path=str(made.path / "weights.safetensors"), **args).eval()
+    net = timm.create_model(
+        "resnet10t", num_classes=0, checkpoint_path=str(made.path / "weights.safetensors"), **args
+    ).eval()
     with torch.no_grad():
         assert torch.equal(net(backbone.normalized(IMAGES)), backbone(IMAGES).pooled)
 
@@ -71,7 +79,9 @@ def test_the_same_content_has_the_same_hash_and_other_weights_another(tmp_path, 
 
 
 def test_tables_and_reports_come_back(tmp_path):
-    table = save(tmp_path / "table", Table({"index": torch.tensor([3, 1]), "label": torch.tensor([0, 1])}, ["a", "b"])).load()
+    table = save(
+        tmp_path / "table", Table({"index": torch.tensor([3, 1]), "label": torch.tensor([0, 1])}, ["a", "b"])
+    ).load()
     assert table[1] == {"index": torch.tensor(1), "label": 1} and table.classes == ["a", "b"]
     report = save(tmp_path / "report", Report([{"metric": "x", "value": 1}], {"t": torch.ones(2)})).load()
     assert report.rows == [{"metric": "x", "value": 1}] and torch.equal(report.tensors["t"], torch.ones(2))

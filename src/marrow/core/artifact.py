@@ -117,7 +117,7 @@ def save(
     seed: int | None = None,
     metrics: Sequence[dict] = (),
     fill: Callable[[Path], None] | None = None,
-    finish: Callable[[Path, dict], None] | None = None,
+    finish: Callable[[Path, dict], Any] | None = None,
 ) -> Artifact:
     """Write an artifact into `folder`, replacing one that is there.
 

@@ -9,6 +9,7 @@ import ast
 import importlib
 from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
 from .errors import MarrowError, near
 
@@ -37,7 +38,7 @@ def stems(folder: str) -> tuple[str, ...]:
     return tuple(f.stem for f in files if class_node(folder, f.stem, CONTRACTS[folder]))
 
 
-def contract_class(folder: str, stem: str, where: str = "", contract: str | None = None) -> type:
+def contract_class(folder: str, stem: str, where: str = "", contract: str | None = None) -> Any:
     """Import `marrow.<folder>.<stem>` and take the class of the contract that it defines.
 
     The only place where a string from a recipe or an artifact becomes code; the string must name a file of the package.

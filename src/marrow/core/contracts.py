@@ -52,7 +52,8 @@ class Input:
 
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> "Input":
-        return cls(**{k: tuple(v) if isinstance(v, list) else v for k, v in values.items()})
+        fields: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in values.items()}
+        return cls(**fields)
 
 
 class Backbone(nn.Module):
@@ -252,7 +253,7 @@ def seed_from(*parts: Any) -> int:
 
 def signature_of(cls: type) -> dict[str, inspect.Parameter]:
     """Constructor parameters without self."""
-    return {k: p for k, p in inspect.signature(cls.__init__).parameters.items() if k != "self"}
+    return {k: p for k, p in inspect.signature(cls).parameters.items()}
 
 
 def spec_of_arguments(module: nn.Module) -> dict[str, Any]:

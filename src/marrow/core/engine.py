@@ -47,7 +47,7 @@ class Engine:
                  logger: Logger | None = None, checkpoint: Path | None = None, progress: Progress | None = None,
                  resume: bool = False, allow_changed: bool = False):  # fmt: skip
         self._fabric = join(settings.precision, device, devices)
-        self.device = self._fabric.device
+        self.device, self._host = self._fabric.device, self._fabric.device.type == "cpu"
         self._ranks = Ranks(self._fabric.global_rank, self._fabric.world_size, self.device)
         lead = self._ranks.lead
         self.settings, self.logger, self.progress = settings, logger if lead else None, progress if lead else None
@@ -87,6 +87,7 @@ class Engine:
         s, progress, ranks, first, waited, shown = self.settings, self.progress, self._ranks, run.step, 0.0, {}
         stream = train_batches(run.data, run.method.streams, view_of(run.method), s, first, ranks.rank, ranks.world,
                                self.device.type == "cuda")  # fmt: skip
+        run.keys = stream.keys
         stream.unreadable.update(saved.get("unreadable", {}))
         items: Iterator = iter(stream)
         module: nn.Module = run.method
@@ -105,11 +106,11 @@ class Engine:
                 before = monotonic()
                 batch = next(items)
                 waited += monotonic() - before
-                self._step(run, module, self._moved(batch), stream)
-                run.step += 1
+                self._step(run, module, self._moved(batch))
+                run.go_to(run.step + 1)
                 logged = run.step % s.log_every == 0 or run.step == run.total
                 if logged:
-                    shown = self._log(run, stream)
+                    shown = self._log(run)
                 if run.due():
                     self._measure(run)
                 now = monotonic()
@@ -124,29 +125,22 @@ class Engine:
                     if stop:
                         raise Interrupted(f"interrupted after step {run.step} of {run.total}; go on with --resume")
         if run.window.steps:
-            self._log(run, stream)
+            self._log(run)
         seconds = monotonic() - began
         if path and run.step > first:
             # The last state too: a run killed before its result is saved, or in a later training, comes back to it.
             self._save(run, path, facts, stream)
-        self.history = run.history() | {
-            "seconds": seconds,
-            "images_per_second": (run.step - first) * run.examples * ranks.world / seconds,
-            "data_wait_share": waited / seconds,
-            "unreadable": len(stream.unreadable),
-        }
+        self.history = run.history(first, seconds, waited) | {"unreadable": len(stream.unreadable)}
 
-    def _step(self, run: Training, module: nn.Module, batch: Any, stream: Any) -> None:
+    def _step(self, run: Training, module: nn.Module, batch: Any) -> None:
         """One step of every player, then the method's own update and the average's."""
-        clock, strategy, several = run.clock, self._fabric.strategy, len(run.optimizers) > 1
+        strategy, several = self._fabric.strategy, len(run.optimizers) > 1
         terms: Terms = {}
         notes: Terms = {}
         for player, optimizer in run.optimizers.items():
             run.activate(player)
             run.set_lr(player)
             losses, logs = self._gradients(run, module, batch, player)
-            if self.device.type == "cpu" and not all(math.isfinite(loss.item()) for loss in losses.values()):
-                raise not_finite(run.step, first_not_finite(losses), stream.keys(run.step))
             if self.settings.clip is not None:
                 norm = strategy.clip_gradients_norm(module, optimizer, self.settings.clip, error_if_nonfinite=False)
                 logs["grad_norm"] = norm
@@ -154,7 +148,7 @@ class Engine:
             optimizer.zero_grad()
             terms |= {f"{player}/{k}": v for k, v in losses.items()} if several else losses
             notes |= {f"{player}/{k}": v for k, v in logs.items()} if several else logs
-        run.method.after_step(clock)
+        run.method.after_step(run.clock)
         if run.average:
             run.average.update()
         run.window.add(run.step, terms, notes)
@@ -196,6 +190,8 @@ class Engine:
         # In float32: under autocast a loss may come as bfloat16, and sums of many lose their small terms.
         losses = {name: loss.float() for name, loss in step.losses.items()}
         total = reduce(torch.add, losses.values())
+        if self._host and not math.isfinite(total.item()):
+            raise not_finite(run.step, first_not_finite(losses), run.keys(run.step))
         self._fabric.strategy.backward(total if share == 1.0 else total * share, None)
         logs = {name: value.detach() for name, value in step.logs.items()} if step.logs else {}
         return {name: loss.detach() for name, loss in losses.items()}, logs
@@ -226,9 +222,9 @@ class Engine:
         if self.logger:
             self.logger.log(run.step, {"micro_batch": float(run.micro_batch or 0)})
 
-    def _log(self, run: Training, stream: Any) -> dict[str, float]:
+    def _log(self, run: Training) -> dict[str, float]:
         """Write the window's means; returns what the progress line shows."""
-        self._check(run, stream)
+        self._check(run)
         means = self._ranks.mean(run.window.means())
         shown = {"loss": sum(means[k] for k in run.window.losses[-1]), **run.rates()}
         if self.logger:
@@ -254,17 +250,17 @@ class Engine:
             run.best.offer(run.step, rows[0]["metric"], float(rows[0]["value"]), model)
             run.stopped = run.best.exhausted
 
-    def _check(self, run: Training, stream: Any) -> None:
+    def _check(self, run: Training) -> None:
         """On an accelerator losses are looked at once a window, and before anything is kept."""
-        if self.device.type != "cpu" and (found := run.window.first_bad()):
-            raise not_finite(*found, stream.keys(found[0]))
+        if not self._host and (found := run.window.first_bad()):
+            raise not_finite(*found, run.keys(found[0]))
 
     def _moved(self, batch: Any) -> Any:
-        plain = self.device.type == "cpu" and self._form is torch.preserve_format
-        return batch if plain else move(batch, self.device, self._form)
+        stays = self._host and self._form is torch.preserve_format
+        return batch if stays else move(batch, self.device, self._form)
 
     def _save(self, run: Training, path: Path, facts: dict, stream: Any) -> None:
-        self._check(run, stream)
+        self._check(run)
         rng = self._ranks.gather(exact.state())
         if self._ranks.lead:
             scaler = self._fabric.strategy.precision.state_dict()

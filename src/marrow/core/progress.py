@@ -48,7 +48,7 @@ class Progress:
         self._show(f"{self.title} {words} after {_span(monotonic() - self._began)}")
         if self._live:
             self._live.stop()
-            self._live: Any = None
+            self._live = None
         self.due = float("inf")
 
     def _show(self, line: str) -> None:

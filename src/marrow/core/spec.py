@@ -33,7 +33,9 @@ def build(spec: Mapping[str, Any], where: str = "spec") -> nn.Module:
                 raise MarrowError(f"unknown source '{source}'; known: timm:NAME", where=where)
             args = _plain(rest.get("args", {}), f"{where}.args")
             if fetched := sorted({"pretrained", "weights"} & set(args)):
-                raise MarrowError(f"a spec describes an untrained model; '{fetched[0]}' has no place in it", where=where)
+                raise MarrowError(
+                    f"a spec describes an untrained model; '{fetched[0]}' has no place in it", where=where
+                )
             return TimmBackbone.create(name, where=where, **args)
         case {"task": str(stem), **rest}:
             return build_task(stem, {k: build(v, f"{where}.{k}") if isinstance(v, Mapping) else _plain(v, where)

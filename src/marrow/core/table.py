@@ -23,7 +23,7 @@ class Table:
         return len(next(iter(self.columns.values())))
 
     def __getitem__(self, index: int) -> dict:
-        row = {k: v[index] for k, v in self.columns.items()}
+        row: dict = {k: v[index] for k, v in self.columns.items()}
         if "label" in row:
             row["label"] = int(row["label"])
         return row

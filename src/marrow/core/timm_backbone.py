@@ -65,7 +65,7 @@ class TimmBackbone(Backbone):
             raise MarrowError(f"'{refused[0]}' is not an argument of a backbone", where=where)
         spec_args = dict(img_size=img_size, mean=mean, std=std, crop_pct=crop_pct, **args)
         spec = {"source": f"timm:{name}", "args": {k: _json(v) for k, v in spec_args.items() if v is not None}}
-        size = (img_size, img_size) if isinstance(img_size, int) else tuple(img_size) if img_size else None
+        size: Any = (img_size, img_size) if isinstance(img_size, int) else tuple(img_size) if img_size else None
         if size and "img_size" in arguments_of(name):
             args = {**args, "img_size": size}
         classes = {} if pretrained else {"num_classes": 0}

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import math
 from contextlib import contextmanager
-from typing import Any, Iterator, Mapping
+from typing import Any, Callable, Iterator, Mapping
 
 import torch
 from torch import nn
@@ -33,7 +33,7 @@ class Training:
         self.method, self.data, self.settings, self.world = method, data, settings, world
         self.sizes = {s: n // world for s, n in batch_sizes(settings, method.streams, world).items()}
         self.total = total_steps(method, data, settings)
-        self.step, self.stopped = 0, False
+        self.stopped = False
         self.optimizers = optim.build(method, settings)
         self._lr = {player: [(g, g["lr"]) for g in o.param_groups] for player, o in self.optimizers.items()}
         self._own = {player: [p for g in o.param_groups for p in g["params"]] for player, o in self.optimizers.items()}
@@ -44,12 +44,14 @@ class Training:
         self.product = product if isinstance(product, nn.Module) else None
         self.average = Average(self.product, settings.ema) if settings.ema and self.product else None
         self.best, self.window = Best(settings.patience), Window()
+        self.keys: Callable[[int], dict] = lambda step: {}  # which examples this rank sees at a step
         self.micro_batch, self.parts = settings.micro_batch, parts_of(self.sizes, settings.micro_batch)
         if self.parts > 1 and not method.per_sample:
             raise MarrowError(f"the loss of {type(method).__name__} needs the whole batch of {self.examples} at once",
                               where="micro_batch")  # fmt: skip
         first = next(iter(method.streams), None)
         self._epoch = (self.sizes[first] * world, len(data.streams[first])) if first else (0, 1)
+        self.go_to(0)
         percent = settings.evaluate_percent or 100.0
         self._every = max(1, round(self.total * percent / 100.0))
 
@@ -62,10 +64,10 @@ class Training:
         """Of one step on this rank."""
         return sum(self.sizes.values())
 
-    @property
-    def clock(self) -> Clock:
+    def go_to(self, step: int) -> None:
         batch, length = self._epoch
-        return Clock(self.step, self.step * batch // length, self.step / self.total, self.settings.seed)
+        self.step = step
+        self.clock = Clock(step, step * batch // length, step / self.total, self.settings.seed)
 
     def due(self) -> bool:
         """Whether the steps done so far end with a measurement."""
@@ -135,7 +137,8 @@ class Training:
         }
 
     def restore(self, state: Mapping[str, Any]) -> None:
-        self.step, self.stopped = state["step"], state["stopped"]
+        self.go_to(state["step"])
+        self.stopped = state["stopped"]
         self.method.load_state_dict(state["method"])
         for player, optimizer in self.optimizers.items():
             optimizer.load_state_dict(state["optimizers"][player])
@@ -158,7 +161,8 @@ class Training:
             return self.best.weights
         return self.average.module.state_dict() if self.average else {}
 
-    def history(self) -> dict[str, Any]:
+    def history(self, first: int, seconds: float, waited: float) -> dict[str, Any]:
+        """Facts, those on speed from step `first` on."""
         best = self.best
         return {
             "steps": self.step,
@@ -166,6 +170,9 @@ class Training:
             "stopped_early": self.stopped and self.step < self.total,
             "micro_batch": self.micro_batch,
             "param_count": sum(p.numel() for p in self.trained),
+            "seconds": seconds,
+            "images_per_second": (self.step - first) * self.examples * self.world / seconds,
+            "data_wait_share": waited / seconds,
         }
 
 

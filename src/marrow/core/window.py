@@ -36,14 +36,11 @@ class Window:
 
     def means(self) -> dict[str, float]:
         """Mean of each term over the steps that have it."""
-        columns: dict[str, list[Tensor]] = {}
-        for losses, logs in zip(self.losses, self.logs):
-            for name, value in (*losses.items(), *logs.items()):
-                columns.setdefault(name, []).append(value)
-        if not columns:
-            return {}
-        means = torch.stack([torch.stack(column).mean() for column in columns.values()])
-        return dict(zip(columns, means.tolist()))
+        columns: dict[str, list[float]] = {}
+        names = [name for row in (*self.losses, *self.logs) for name in row]
+        for name, value in zip(names, self._flat().tolist()):
+            columns.setdefault(name, []).append(value)
+        return {name: sum(column) / len(column) for name, column in columns.items()}
 
     def state(self) -> dict:
         """As plain numbers; float32 goes through float and back unchanged."""

@@ -49,7 +49,8 @@ def trace(task: Task) -> ModelProto:
         dynamic_shapes=({0: torch.export.Dim("batch")},),
         verbose=False,
     )
-    assert program is not None
+    if program is None:
+        raise MarrowError(f"torch could not export this {stem_of(type(task))}", where="export")
     return bare(program.model_proto)
 
 
