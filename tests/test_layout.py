@@ -29,7 +29,11 @@ LONGEST_ENGINE = 300
 WITHOUT_CLAIM = {
     "supervised": "plain training is the baseline of the other claims, not a claim itself",
     "ssld_select": "the first stage of ssld's full recipe",
+    "feature_distillation": "no published system: its parts are, and `make` measures each run by knn_agreement",
+    "knn": "it measures and promises nothing",
+    "knn_agreement": "it measures and promises nothing",
     "drop_blocks": "no paper: it leaves blocks out and promises nothing",
+    "prune": "no paper of ours: the criterion that learned pruning is measured against",
 }
 
 

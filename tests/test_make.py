@@ -44,9 +44,6 @@ def test_the_report_has_every_row_with_its_interval_and_latency(made):
     _, _, report, out = made
     assert [r["name"] for r in report["rows"]] == ["teacher", "baseline", "student", "pruned", "int8", "fp32"]
     for row in report["rows"]:
-        if row["name"] == "pruned":
-            assert row["value"] is None and row["reason"]
-            continue
         low, high = row["ci95"]
         assert row["metric"] == "top1" and row["split"] == "test" and low <= row["value"] <= high
         assert row["latency_ms"]["runtime"] == "onnxruntime" and row["latency_ms"]["median"] > 0 and row["bytes"] > 0
@@ -55,8 +52,10 @@ def test_the_report_has_every_row_with_its_interval_and_latency(made):
 
 def test_the_folder_holds_what_was_promised(made):
     _, _, report, out = made
-    for name in ("teacher", "baseline", "student", "int8"):
+    for name in ("teacher", "baseline", "student", "pruned", "int8"):
         assert Artifact.open(out / name).meta["labels"] == sorted(COLOURS)
+    by = {r["name"]: r for r in report["rows"]}
+    assert by["pruned"]["params"] < 0.8 * by["student"]["params"] and by["pruned"]["macs"] < by["student"]["macs"]
     assert (out / "model.onnx").read_bytes() == (out / "fp32" / "model.onnx").read_bytes()
     assert (out / "model.int8.onnx").stat().st_size < 0.3 * (out / "model.onnx").stat().st_size
     page = (out / "report.html").read_text()
@@ -96,7 +95,7 @@ def test_a_teacher_that_is_there_already_is_taken(made, tmp_path):
     stages = plan(Wishes(data=str(data), teacher=str(out / "teacher"), img_size=32, batch=16, epochs=1)).recipe[
         "stages"
     ]
-    assert [s["name"] for s in stages] == ["baseline", "student", "fp32", "int8"]
+    assert [s["name"] for s in stages] == ["baseline", "student", "cut", "pruned", "fp32", "int8"]
     assert stages[1]["teacher"] == {"artifact": str(out / "teacher")}
     others = photos(tmp_path / "others", classes={"x": (9, 9, 9), "y": (250, 250, 250)})
     with pytest.raises(MarrowError, match="--teacher: its classes .* are not the data's"):
@@ -164,6 +163,16 @@ def test_the_plan_for_the_digits_hides_the_test_split():
     assert '"split": "test"' not in text and chosen.test["split"] == "test"
     assert chosen.data["labels of the baseline"] == 50 and chosen.name.startswith("digits-")
     assert chosen.name != plan(Wishes(seed=1)).name and chosen.name == plan(Wishes()).name
+
+
+def test_pruning_can_be_left_out_and_nothing_else():
+    from marrow.choose import Wishes, plan
+
+    stages = plan(Wishes(skip=("prune",))).recipe["stages"]
+    assert [s["name"] for s in stages] == ["teacher", "baseline", "student", "fp32", "int8"]
+    assert stages[-1]["model"] == {"stage": "student"}
+    with pytest.raises(MarrowError, match="--skip: 'teacher' cannot be left out; known: prune"):
+        plan(Wishes(skip=("teacher",)))
 
 
 @pytest.mark.parametrize("count", [12, 100, 640, 5000])

@@ -85,6 +85,7 @@ def make(
     batch: Annotated[int | None, typer.Option(min=1, help="Images of a training step.")] = None,
     epochs: Annotated[float | None, typer.Option(help="Passes over the images, each training stage.")] = None,
     seed: Annotated[int, typer.Option(min=0, help="Seed of everything random.")] = 0,
+    skip: Annotated[str | None, typer.Option(help="Stages to leave out, with commas: prune.")] = None,
     device: Device = "auto",
     out: Out = None,
     resume: Resume = False,
@@ -101,7 +102,9 @@ def make(
 
     report = carry_out(
         data, val=val, test=test, unlabelled=unlabelled, teacher=teacher, student=student, img_size=img_size,
-        batch=batch, epochs=epochs, device=device, seed=seed, out=out, resume=resume, allow_changed=allow_changed,
+        batch=batch, epochs=epochs, device=device, seed=seed,
+        skip=tuple(w.strip() for w in (skip or "").split(",") if w.strip()), out=out, resume=resume,
+        allow_changed=allow_changed,
     )  # fmt: skip
     if json:
         _print(json_format.dumps(report, indent=1, default=str))
@@ -110,6 +113,22 @@ def make(
     rows = [{**row, "median ms": (row.get("latency_ms") or {}).get("median")} for row in report["rows"]]
     _print(table(rows, [c for c in columns if any(r.get(c) is not None for r in rows)]))
     _print("\n".join(["", str(report["verdict"]), "", *report["use"]]))
+
+
+@app.command()
+def data(
+    images: Annotated[str, typer.Argument(metavar="SRC", help="A folder, parquet file, shards, a name.")],
+    root: Annotated[str | None, typer.Option(help="For torchvision:NAME, the folder with its files.")] = None,
+    strict: Annotated[bool, typer.Option("--strict", help="Warnings count as errors.")] = False,
+    json: Json = False,
+) -> None:
+    """Look at a data set before it is used: classes, damage, copies, leaks; each with a remedy. Nothing is written."""
+    from .survey import as_text, failed, survey_of
+
+    found = survey_of(images, root)
+    _print(json_format.dumps(found, indent=1) if json else as_text(found))
+    if sentence := failed(found, strict):
+        raise MarrowError(sentence)
 
 
 @app.command()

@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-from .choose import Wishes, plan
+from .choose import Plan, Wishes, plan
 from .core.artifact import Artifact
 from .core.errors import Interrupted
 from .core.recipe import Recipe, Stage
@@ -22,6 +22,8 @@ from .measure import measure, thumbnails
 from .run import run
 from .ship import report as page
 from .ship.curves import read as read_curves
+from .stages import public
+from .survey import survey
 from .verdict import shipped, verdict
 
 ROWS = ("teacher", "baseline", "student", "pruned", "int8", "fp32")
@@ -40,6 +42,7 @@ def make(
     epochs: float | None = None,
     device: str = "auto",
     seed: int = 0,
+    skip: tuple[str, ...] = (),
     out: str | Path | None = None,
     resume: bool = False,
     allow_changed: bool = False,
@@ -49,10 +52,11 @@ def make(
 
     data: labelled images (a folder with one sub-folder a class, parquet, shards); None takes the embedded digits.
     unlabelled: more images for the student. teacher: an artifact folder; None trains one. out: default `runs/` + the
-    data's name + 8 digits of the recipe, so that the same call finds what it made before.
+    data's name + 8 digits of the recipe, so that the same call finds what it made before. skip: ("prune",) leaves
+    pruning out.
     """
     start = time.monotonic()
-    chosen = plan(Wishes(data, val, test, unlabelled, teacher, student, img_size, batch, epochs, seed))
+    chosen = plan(Wishes(data, val, test, unlabelled, teacher, student, img_size, batch, epochs, seed, tuple(skip)))
     out = Path(out) if out is not None else Path("runs") / chosen.name
     minutes: dict[str, float] = {}
 
@@ -79,12 +83,15 @@ def make(
     return {**report, "out": str(out)}
 
 
-def _report(chosen: Any, stages: dict[str, Artifact], out: Path, device: str) -> dict[str, Any]:
+def _report(chosen: Plan, stages: dict[str, Artifact], out: Path, device: str) -> dict[str, Any]:
     source = open_source(chosen.test, "test")
     check = next(s for s in chosen.recipe["stages"] if s.get("ship") == "onnx")["data"]["parity"][0]
-    rows, measured = measure(stages, source, check, device)
-    rows.append({"name": "pruned", "kind": None, "metric": None, "value": None,
-                 "reason": "the student was not pruned"})  # fmt: skip
+    models = {name: artifact for name, artifact in stages.items() if name in ROWS}
+    rows, measured = measure(models, source, check, device)
+    if "pruned" not in models:
+        rows.append(
+            {"name": "pruned", "kind": None, "metric": None, "value": None, "reason": "left out by --skip prune"}
+        )
     rows.sort(key=lambda r: ROWS.index(r["name"]))
     ship = shipped(rows)
     labels = stages["student"].meta["labels"]
@@ -98,8 +105,9 @@ def _report(chosen: Any, stages: dict[str, Artifact], out: Path, device: str) ->
         "ship": ship,
         "verdict": verdict(rows, ship),
         "choices": chosen.choices,
+        "findings": findings(chosen),
         "confusion": {"of": ship, "labels": labels, "counts": measured[ship].confusion.tolist()},
-        "recipe": Recipe.from_dict(chosen.recipe).to_yaml(),
+        "recipe": Recipe.from_dict(public(chosen.recipe)).to_yaml(),
         "lineage": [
             {"name": n, "kind": a.kind, "hash": a.hash, "parents": a.meta["parents"]} for n, a in stages.items()
         ],
@@ -112,6 +120,16 @@ def _report(chosen: Any, stages: dict[str, Artifact], out: Path, device: str) ->
         "versions": versions(),
         "thumbnails": thumbnails(measured["teacher"], measured[ship], source, labels),
     }
+
+
+def findings(chosen: Plan) -> list[dict[str, Any]]:
+    """What `marrow data` says about the images of this run."""
+    stages = chosen.recipe["stages"]
+    train = next(s for s in stages if s["name"] == "baseline")["data"]
+    sources = {"train": {k: v for k, v in train["train"][0].items() if k != "per_class"}, "val": train["val"][0]}
+    extra = next(s for s in stages if s["name"] == "student")["data"]["train"][1:]
+    sources |= {"test": chosen.test, **({"unlabelled": extra[0]} if extra else {})}
+    return survey({name: open_source(given, name) for name, given in sources.items()})["findings"]
 
 
 def shown(folder: Path) -> str:

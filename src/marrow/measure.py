@@ -75,28 +75,31 @@ def net(spec: Mapping[str, Any]) -> str:
 
 
 def agreement(parity: Mapping[str, Any]) -> str:
-    return f"{parity['agreement']:.1%} of {parity['n']} validation images get the same answer, outputs differ by {parity['max_abs']:.2g} at most"
+    """How an exported file compares with its model, for a report."""
+    return (f"{parity['agreement']:.1%} of {parity['n']} validation images get the same answer, "
+            f"outputs differ by {parity['max_abs']:.2g} at most")  # fmt: skip
 
 
 def measure(
     artifacts: Mapping[str, Artifact], source: Source, check: Mapping[str, Any], device: str
 ) -> tuple[list[dict], dict[str, Measured]]:
-    """Rows for teacher, baseline, student (torch) and fp32, int8 (exported files), and what each model answered.
+    """Rows for teacher, baseline, student, pruned (torch) and fp32, int8 (exported files), and what each model answered.
 
     check: a source mapping for the parity check of the files that are exported only to time the torch models.
     """
     engine = Engine(device=device)
     measured, rows, networks = {}, [], {}
+    parent = "pruned" if "pruned" in artifacts else "student"  # the model behind the files that are shipped
     for name, artifact in artifacts.items():
         thing = artifact.load()
         measured[name] = answers(thing, source, engine)
-        networks[name] = cost(thing) if artifact.kind != "runtime" else networks["student"]
+        networks[name] = cost(thing) if artifact.kind != "runtime" else networks[parent]
         rows.append(row(name, artifact, measured[name], networks[name]))
     with TemporaryDirectory() as folder:
         timed = {name: a if a.kind == "runtime" else export(a, "onnx", Path(folder) / name, data=check)
-                 for name, a in artifacts.items() if name != "student"}  # fmt: skip
+                 for name, a in artifacts.items() if name != parent}  # fmt: skip
         times = dict(zip(timed, bench(list(timed.values()), threads=1)))
-    times["student"] = times["fp32"]  # the student's file is the fp32 row
+    times[parent] = times["fp32"]  # its file is the fp32 row
     for r in rows:
         r["latency_ms"] = times[r["name"]]
     return rows, measured

@@ -124,17 +124,18 @@ def _sources(data: Data) -> Iterator[tuple[str, Source]]:
 
 
 def _fit_labels(models: Mapping[str, Any], data: Data, where: str) -> None:
-    """Labelled data must have the classes that the tasks were built for."""
+    """Labelled data must have the classes that a task of the stage was built for."""
     for name, source in _sources(data):
         if source.classes is None or not len(source) or source.label(0) is None:
             continue
         if name in data.streams:
             check_labelled(source, f"{where}.data.{name}")
-        for role, model in models.items():
-            classes = getattr(model, "classes", None) if isinstance(model, Task) else None
-            if classes is not None and classes != len(source.classes):
-                raise MarrowError(f"{role} has {classes} classes, the data has {len(source.classes)}",
-                                  where=f"{where}.data.{name}")  # fmt: skip
+        tasks = {role: getattr(m, "classes", None) for role, m in models.items() if isinstance(m, Task)}
+        counts = {role: count for role, count in tasks.items() if count}
+        if counts and len(source.classes) not in counts.values():
+            role, count = next(iter(counts.items()))
+            raise MarrowError(f"{role} has {count} classes, the data has {len(source.classes)}",
+                              where=f"{where}.data.{name}")  # fmt: skip
 
 
 def _labels(product: Any, models: Mapping[str, Any], data: Data) -> list[str] | None:

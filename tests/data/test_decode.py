@@ -142,3 +142,10 @@ def test_class_ids_are_not_touched():
 def test_a_coloured_mask_is_refused(encoded):
     with pytest.raises(Unreadable, match="one channel"):
         decode_ids(encoded(0, "PNG"), "x")
+
+
+def test_a_format_that_would_start_a_program_is_not_opened():
+    script = b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 8 8\n%%EndComments\nshowpage\n%%EOF\n"
+    assert Image.open(io.BytesIO(script)).format == "EPS"
+    with pytest.raises(Unreadable, match="not an image"):
+        decode(script, "a.png")

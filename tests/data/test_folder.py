@@ -10,6 +10,8 @@ from marrow.core.errors import MarrowError
 from marrow.core.loader import Data, train_batches
 from marrow.core.settings import Settings
 from marrow.core.source import Unreadable
+from marrow.data import open_source
+from marrow.data.combine import Joined, Unlabelled
 from marrow.data.folder import ImageFolder
 
 
@@ -133,3 +135,44 @@ def test_names_that_are_no_utf8_can_still_be_printed(tmp_path, encoded):
         file.write(encoded(0))
     source = ImageFolder(tmp_path, "data")
     assert source.name(0).encode() == b"caf?.png" and source[0]["image"].shape == (3, 24, 32)
+
+
+def test_what_is_passed_over_is_counted(photos, tmp_path, picture):
+    (photos / "cat" / "notes.txt").write_text("no picture")
+    for i in range(4):
+        (photos / "dog" / f"around{i}.png").symlink_to(f"around{i}.png")
+    (photos / "again").symlink_to(photos / "cat")
+    picture(50).save(tmp_path / "secret.png")
+    (photos / "cat" / "out.png").symlink_to(tmp_path / "secret.png")
+    (photos / "empty" / "below").mkdir(parents=True)
+    source = ImageFolder(photos, "data")
+    assert source.classes == ["cat", "dog", "owl"] and len(source) == 12
+    assert {row.reason: (row.count, row.examples) for row in source.skipped()} == {
+        "files that are no images by their ending": (1, ("cat/notes.txt",)),
+        "links that lead nowhere or in a circle": (4, ("dog/around0.png", "dog/around1.png", "dog/around2.png")),
+        "links to folders": (1, ("again",)),
+        "links out of the folder": (1, ("cat/out.png",)),
+        "sub-folders without an image": (1, ("empty",)),
+    }
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may open every folder")
+def test_a_folder_without_the_right_to_read_is_passed_over(photos):
+    (photos / "dog").chmod(0)
+    source = ImageFolder(photos, "data")
+    (photos / "dog").chmod(0o755)
+    assert source.classes == ["cat", "owl"]
+    assert [(row.reason, row.examples) for row in source.skipped()] == [("folders that cannot be opened", ("dog/",))]
+
+
+def test_a_file_too_large_for_memory_is_not_read(photos):
+    with open(photos / "cat" / "0.png", "wb") as file:
+        file.truncate(2**40)  # sparse: it takes no room
+    with pytest.raises(Unreadable, match="too large to decode"):
+        ImageFolder(photos, "data")[0]
+
+
+def test_stored_bytes_are_those_of_the_file(photos):
+    joined = open_source({"images": str(photos), "only": ["dog", "owl"]})
+    assert joined.stored(5) == (photos / "owl" / "1.png").read_bytes()
+    assert Unlabelled(Joined([joined, joined])).stored(9) == (photos / "dog" / "1.png").read_bytes()

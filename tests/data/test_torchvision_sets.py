@@ -1,26 +1,10 @@
 import pickle
-import struct
 
-import numpy as np
 import pytest
 import torch
 
 from marrow.core.errors import MarrowError
 from marrow.data import open_source, splits_of
-
-
-@pytest.fixture
-def mnist(tmp_path):
-    """A small MNIST in its original files."""
-    raw = tmp_path / "MNIST" / "raw"
-    raw.mkdir(parents=True)
-    rng = np.random.default_rng(0)
-    for part, count in (("train", 20), ("t10k", 6)):
-        images = rng.integers(0, 256, (count, 28, 28), np.uint8)
-        labels = (np.arange(count) % 10).astype(np.uint8)
-        (raw / f"{part}-images-idx3-ubyte").write_bytes(struct.pack(">4I", 0x803, count, 28, 28) + images.tobytes())
-        (raw / f"{part}-labels-idx1-ubyte").write_bytes(struct.pack(">2I", 0x801, count) + labels.tobytes())
-    return tmp_path
 
 
 def test_original_files(mnist):

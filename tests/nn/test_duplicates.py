@@ -3,7 +3,7 @@ import torch
 from torchvision.io import decode_jpeg, encode_jpeg
 
 from marrow.data import open_source
-from marrow.nn.duplicates import difference_hash, near_duplicates
+from marrow.nn.duplicates import alike_groups, difference_hash, near_duplicates, near_pairs
 
 
 @pytest.fixture(scope="module")
@@ -53,3 +53,34 @@ def test_against_nothing_nothing_is_found():
     found = near_duplicates(torch.ones(2, 3), torch.empty(0, 3), 0.5, a_hash=torch.zeros(2, 64, dtype=torch.bool),
                             b_hash=torch.empty(0, 64, dtype=torch.bool), bits=64)  # fmt: skip
     assert found.tolist() == [False, False]
+
+
+def small(pictures: torch.Tensor) -> torch.Tensor:
+    shrunk = torch.nn.functional.interpolate(pictures, size=(32, 32), mode="bilinear", antialias=True)
+    return shrunk.float().mean(1).byte()
+
+
+def test_pairs_are_those_of_comparing_all_with_all():
+    generator = torch.Generator().manual_seed(0)
+    hashes = torch.rand(40, 64, generator=generator) < 0.5
+    hashes = torch.cat([hashes, hashes ^ (torch.rand(40, 64, generator=generator) < 0.06)])  # about 4 bits apart
+    apart = (hashes[:, None] ^ hashes).sum(-1)
+    wanted = {(i, j) for i, j in (apart <= 4).nonzero().tolist() if i < j}
+    found = {(min(i, j), max(i, j)) for a, b in near_pairs(hashes, 4) for i, j in zip(a.tolist(), b.tolist())}
+    assert found == wanted and 10 < len(wanted) < 40
+
+
+def test_copies_re_encoded_or_resized_are_grouped_and_distinct_digits_are_not(pictures):
+    squeezed = torch.stack([decode_jpeg(encode_jpeg(p, quality=60)) for p in pictures])
+    larger = torch.nn.functional.interpolate(pictures, size=(40, 40), mode="bilinear")
+    thumbnails = torch.cat([small(pictures), small(squeezed), small(larger)])
+    groups = alike_groups(thumbnails)
+    assert groups[:60].tolist() == list(range(60))
+    assert groups.view(3, 60).tolist() == [list(range(60))] * 3
+    assert alike_groups(thumbnails.flip(0)).unique().numel() == 60
+
+
+def test_flat_pictures_are_alike_only_when_equal():
+    grey = torch.arange(3, dtype=torch.uint8)[:, None, None].expand(3, 32, 32)
+    assert alike_groups(torch.cat([grey, grey])).tolist() == [0, 1, 2, 0, 1, 2]
+    assert alike_groups(grey[:1]).tolist() == [0] and alike_groups(grey[:0]).tolist() == []

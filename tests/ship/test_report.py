@@ -66,6 +66,7 @@ def full(text="x"):
                    budgets=[{"what": text, "limit": text, "value": text, "met": False}],
                    confusion={"of": text, "labels": [text, "b"], "counts": [[9, 1], [0, 10]]},
                    estimate={text: 1.0}, actual={text: 2.0}, minutes={text: 1.0}, recipe=text, use=[text],
+                   findings=[{"severity": text, "what": text, "count": 1234, "examples": [text, text], "remedy": text}],
                    lineage=[{"name": text, "kind": text, "hash": "a" * 64, "parents": ["b" * 64]}],
                    licences=[{"of": text, "name": text, "licence": text, "terms": text}])  # fmt: skip
     given["rows"][0] |= {"kind": text, "reason": text, "parity": {text: text}}
@@ -107,6 +108,18 @@ def test_the_page_says_what_the_report_holds(tmp_path):
                  "6.0× faster than the teacher", "+2.0 points", "500 test", "onnxruntime, batch 1, 1 thread",
                  "11.2 M", "37.0 M", "98.1 %", "Top-1 on validation images"):  # fmt: skip
         assert said in page, said
+
+
+def test_what_is_wrong_with_the_data_is_a_table(tmp_path):
+    found = [{"severity": "warning", "what": "empty files", "count": 1234, "examples": ["cat/0.png", "<b>.png"],
+              "remedy": "Delete them."},
+             {"severity": "note", "what": "grey images", "count": 2, "examples": [], "remedy": "Read all the same."}]  # fmt: skip
+    page = Page(written(tmp_path, sample(findings=found)))
+    rows = [line.split() for line in page.text.split("finding")[1].splitlines() if line.strip()]
+    assert rows[0] == ["warning1,234empty", "filescat/0.png;", "<b>.pngDelete", "them."]
+    assert rows[1] == ["note2grey", "imagesRead", "all", "the", "same."]
+    assert ("section", {"id": "data"}) in page.tags and "b" not in {tag for tag, _ in page.tags}
+    assert 'id="data"' not in written(tmp_path, sample())
 
 
 def test_only_what_is_required_is_enough(tmp_path):

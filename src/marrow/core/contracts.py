@@ -100,6 +100,7 @@ class Task(nn.Module):
 
     fields: ClassVar[dict[str, str]] = {}
     gives: ClassVar[frozenset[str]] = frozenset()
+    exempt: ClassVar[dict[str, str]] = {}
     labels: list[str] | None = None  # names of the classes, when known
 
     def losses(self, out: dict[str, Tensor], batch: Mapping[str, Any]) -> dict[str, Tensor]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import signal
 import sys
@@ -68,6 +69,8 @@ def join(precision: str, device: str, devices: int) -> Fabric:
                           where="devices", hint=f"Use marrow run --devices {devices}, or torchrun.")  # fmt: skip
     nodes = world // local if local == devices else 1
     strategy = "ddp" if devices * nodes > 1 else "auto"
+    # Its notes ("Using bfloat16 ...") say what the recipe says; its warnings still come through.
+    logging.getLogger("lightning_fabric").setLevel(logging.WARNING)
     fabric = Fabric(accelerator=kind, devices=devices, num_nodes=nodes, strategy=strategy, precision=precision)  # type: ignore[arg-type]
     fabric.launch()
     return fabric

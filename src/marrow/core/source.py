@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 
 import numpy as np
@@ -18,6 +19,16 @@ class Unreadable(Exception):
 
     def __str__(self) -> str:
         return f"{self.name}: {self.reason}"
+
+
+@dataclasses.dataclass(frozen=True, order=True)
+class Skipped:
+    """What lies in a data folder and is not read. folder: tells folders apart, and is not shown; examples: up to 3 names."""
+
+    folder: str
+    reason: str
+    count: int
+    examples: tuple[str, ...]
 
 
 class Source:
@@ -46,6 +57,14 @@ class Source:
     def label(self, index: int) -> int | None:
         """Without decoding the image; None if unlabelled."""
         return None
+
+    def stored(self, index: int) -> bytes | None:
+        """The image file as it is kept, None where pixels are kept; raises `Unreadable`."""
+        return None
+
+    def skipped(self) -> tuple[Skipped, ...]:
+        """What was passed over when the source was opened."""
+        return ()
 
     def order(self, generator: torch.Generator) -> Tensor:
         """The indices of one epoch (N,), each once. Shards keep close on disk what follows in the order."""

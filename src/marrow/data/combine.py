@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from ..core.errors import MarrowError
-from ..core.source import Source
+from ..core.source import Skipped, Source
 
 
 class Subset(Source):
@@ -43,6 +43,12 @@ class Subset(Source):
         label = self.base.label(int(self.indices[index]))
         return label if self._renumbered is None or label is None else self._renumbered[label]
 
+    def stored(self, index: int) -> bytes | None:
+        return self.base.stored(int(self.indices[index]))
+
+    def skipped(self) -> tuple[Skipped, ...]:
+        return self.base.skipped()
+
     def order(self, generator: torch.Generator) -> Tensor:
         """The base's order with the others left out, so that what is close on disk stays close."""
         rank = torch.empty(len(self.base), dtype=torch.long)
@@ -67,6 +73,12 @@ class Unlabelled(Source):
 
     def name(self, index: int) -> str:
         return self.base.name(index)
+
+    def stored(self, index: int) -> bytes | None:
+        return self.base.stored(index)
+
+    def skipped(self) -> tuple[Skipped, ...]:
+        return self.base.skipped()
 
     def order(self, generator: torch.Generator) -> Tensor:
         return self.base.order(generator)
@@ -112,6 +124,13 @@ class Joined(Source):
     def label(self, index: int) -> int | None:
         source, at = self._at(index)
         return source.label(at)
+
+    def stored(self, index: int) -> bytes | None:
+        source, at = self._at(index)
+        return source.stored(at)
+
+    def skipped(self) -> tuple[Skipped, ...]:
+        return tuple(s for part in self.parts for s in part.skipped())
 
     def order(self, generator: torch.Generator) -> Tensor:
         """The parts' orders, merged at random; each keeps its own sequence."""

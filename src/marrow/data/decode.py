@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import io
 import struct
 import warnings
@@ -16,6 +17,10 @@ from torchvision.io import ImageReadMode, decode_jpeg
 from ..core.source import Unreadable
 
 MAX_PIXELS = 2 * 89_478_485  # where Pillow refuses too; a small file can claim to be far larger than any memory
+TOO_LARGE = "too large to decode"
+EMPTY, NO_IMAGE = "the file is empty", "not an image"
+# Of all that Pillow opens; some of the others (EPS) would start a program.
+FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF", "PPM", "JPEG2000", "AVIF")
 # What Pillow's decoders raise on damaged files.
 DAMAGED = (OSError, SyntaxError, ValueError, EOFError, TypeError, IndexError, KeyError, OverflowError, RuntimeError)
 DAMAGED += (struct.error, zlib.error, Image.DecompressionBombError)
@@ -27,12 +32,12 @@ def decode(data: bytes, name: str) -> Tensor:
     Raises `Unreadable` for what is empty, damaged, too large or no image.
     """
     if not data:
-        raise Unreadable(name, "the file is empty")
+        raise Unreadable(name, EMPTY)
     if data[:3] == b"\xff\xd8\xff":
         return _jpeg(data, name)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # Pillow's words about damage: what matters is raised
-        image = _open(data, name)
+        image = opened(data, name)
         try:
             return _to_tensor(_eight_bit(ImageOps.exif_transpose(image)).convert("RGB"))
         except DAMAGED as error:
@@ -43,7 +48,7 @@ def decode_ids(data: bytes, name: str) -> Tensor:
     """A picture of class ids, such as a mask: (H, W) int64, the stored values untouched (palette indices too)."""
     if not data:
         raise Unreadable(name, "the mask is empty")
-    image = _open(data, name)
+    image = opened(data, name)
     try:
         ids = np.array(image)
     except DAMAGED as error:
@@ -81,11 +86,21 @@ def _jpeg(data: bytes, name: str) -> Tensor:
         raise Unreadable(name, f"damaged or truncated JPEG ({reason})") from None
 
 
-def _open(data: bytes, name: str) -> Image.Image:
+@functools.cache
+def _formats() -> tuple[str, ...]:
+    """Those of `FORMATS` that this Pillow knows; older ones are without AVIF."""
+    Image.init()
+    return tuple(f for f in FORMATS if f in Image.OPEN)
+
+
+def opened(data: bytes, name: str) -> Image.Image:
+    """A picture of which only the header is read; raises `Unreadable`."""
     try:
-        image = Image.open(io.BytesIO(data))
+        image = Image.open(io.BytesIO(data), formats=_formats())
     except Image.UnidentifiedImageError:
-        raise Unreadable(name, "not an image") from None
+        raise Unreadable(name, NO_IMAGE) from None
+    except Image.DecompressionBombError as error:
+        raise Unreadable(name, f"{TOO_LARGE} ({error})") from None
     except DAMAGED as error:
         raise Unreadable(name, f"damaged or truncated image ({error})") from None
     _guard(image.height, image.width, name)
@@ -94,7 +109,7 @@ def _open(data: bytes, name: str) -> Image.Image:
 
 def _guard(height: int, width: int, name: str) -> None:
     if height * width > MAX_PIXELS:
-        raise Unreadable(name, f"{width} x {height} pixels are more than the {MAX_PIXELS:,} that are decoded")
+        raise Unreadable(name, f"{TOO_LARGE} ({width} x {height} pixels, at most {MAX_PIXELS:,} are decoded)")
 
 
 def _eight_bit(image: Image.Image) -> Image.Image:

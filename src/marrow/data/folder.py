@@ -3,31 +3,34 @@
 from __future__ import annotations
 
 import os
+import stat
 from pathlib import Path
-from typing import Iterator
+from typing import Callable, Iterator
 
 import numpy as np
 
 from ..core.errors import MarrowError
-from ..core.source import Source, Unreadable
-from .decode import decode
+from ..core.source import Skipped, Source, Unreadable
+from .decode import TOO_LARGE, decode
 from .hashing import fraction
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm", ".pbm", ".jp2", ".avif")
+CLOSED = "folders that cannot be opened"
+MAX_BYTES = 2**30  # a file beyond it is no photo, and reading it could take all memory
 
 
 class ImageFolder(Source):
     """Every image below `root`, sorted by path; the label is the name of the first sub-folder.
 
-    classes: the label names to count by, when several folders must agree (train, val, test). Hidden files and files
-    that are no images are passed over; links that lead out of the folder are not followed. Nothing is written there.
+    classes: the label names to count by, when several folders must agree (train, val, test). Hidden files are passed
+    over in silence; `skipped` counts the other files, links that lead out of the folder, sub-folders that cannot be
+    opened, and those that are no class because no image lies in them. Nothing is written there.
     """
 
     def __init__(self, root: Path, where: str, labelled: bool = True, classes: list[str] | None = None):
         self.root, self._where = os.path.abspath(root), where
-        self._inside = os.path.realpath(root)
-        paths, flat = [], 0
-        for path in sorted(self._files("")):
+        paths, flat, left_out = [], 0, _LeftOut(self.root)
+        for path in sorted(image_files(self.root, skip=left_out.add)):
             paths.append(path)
             flat += b"/" not in path
         if not paths:
@@ -49,23 +52,12 @@ class ImageFolder(Source):
         self._labels = None
         if labelled and not flat:
             folders = [os.fsdecode(p.split(b"/", 1)[0]) for p in paths]
-            self.classes = classes or class_folders(root)
+            self.classes = classes or sorted(set(folders))
+            for name in sorted({*sub_folders(root)}.difference(folders, left_out.closed)):
+                left_out.add("sub-folders without an image", name)
             number = {name: i for i, name in enumerate(self.classes)}
             self._labels = np.array([number[f] for f in folders], np.int32)
-
-    def _files(self, below: str) -> Iterator[bytes]:
-        """Relative paths of the images under `below`, with / between the parts on every system."""
-        with os.scandir(os.path.join(self.root, below)) as entries:
-            for entry in entries:
-                if entry.name.startswith((".", "__MACOSX")):
-                    continue
-                if entry.is_dir(follow_symlinks=False):
-                    yield from self._files(f"{below}{entry.name}/")
-                elif entry.name.lower().endswith(SUFFIXES) and entry.is_file() and self._is_inside(entry):
-                    yield os.fsencode(below + entry.name)
-
-    def _is_inside(self, entry: os.DirEntry) -> bool:
-        return not entry.is_symlink() or os.path.realpath(entry.path).startswith(self._inside + os.sep)
+        self._skipped = left_out.rows()
 
     def __len__(self) -> int:
         return len(self._ends)
@@ -75,36 +67,113 @@ class ImageFolder(Source):
             raise IndexError(index)
         return os.fsdecode(self._paths[self._ends[index - 1] if index else 0 : self._ends[index]])
 
-    def _read(self, index: int) -> bytes:
+    def stored(self, index: int) -> bytes:
         relative = self._relative(index)
         try:
             with open(os.path.join(self.root, relative), "rb", buffering=0) as file:
+                if (size := os.fstat(file.fileno()).st_size) > MAX_BYTES:
+                    raise Unreadable(self.name(index), f"{TOO_LARGE} ({size:,} bytes, at most {MAX_BYTES:,} are read)")
                 return file.read()
         except OSError as error:
             raise Unreadable(self.name(index), error.strerror or str(error)) from None
 
     def __getitem__(self, index: int) -> dict:
-        example = {"image": decode(self._read(index), self.name(index))}
+        example = {"image": decode(self.stored(index), self.name(index))}
         return example if self._labels is None else {**example, "label": int(self._labels[index])}
 
     def fraction(self, index: int) -> float:
         if np.isnan(self._fractions[index]):
             try:
-                content = self._read(index)
+                content = self.stored(index)
             except Unreadable as error:  # it belongs somewhere, and is counted where it is read
                 content = str(error).encode("utf-8", "replace")
             self._fractions[index] = fraction(content)
         return float(self._fractions[index])
 
     def name(self, index: int) -> str:
-        return self._relative(index).encode("utf-8", "replace").decode()
+        return _printable(self._relative(index))
 
     def label(self, index: int) -> int | None:
         return None if self._labels is None else int(self._labels[index])
 
+    def skipped(self) -> tuple[Skipped, ...]:
+        return self._skipped
 
-def class_folders(root: Path) -> list[str]:
+
+def sub_folders(root: Path) -> list[str]:
     """The names of the visible sub-folders, sorted."""
     with os.scandir(root) as entries:
-        return sorted(e.name for e in entries
-                      if e.is_dir(follow_symlinks=False) and not e.name.startswith((".", "__MACOSX")))  # fmt: skip
+        return sorted(e.name for e in entries if not _hidden(e) and e.is_dir(follow_symlinks=False))
+
+
+def class_folders(root: Path) -> list[str]:
+    """The names of the sub-folders that hold an image, sorted."""
+    return [name for name in sub_folders(root) if next(image_files(str(root), f"{name}/"), None) is not None]
+
+
+def image_files(root: str, below: str = "", skip: Callable[[str, str], None] | None = None) -> Iterator[bytes]:
+    """Paths of the images under `below`, relative to `root`, with / between the parts on every system.
+
+    skip: is told the reason and the name of what is passed over.
+    """
+    skip = skip or (lambda reason, name: None)
+    inside = os.path.realpath(root) + os.sep
+    folders = [below]
+    while folders:
+        below = folders.pop()
+        try:
+            entries = os.scandir(os.path.join(root, below))
+        except OSError:
+            if not below:
+                raise
+            skip(CLOSED, below)
+            continue
+        with entries:
+            for entry in entries:
+                name = below + entry.name
+                if _hidden(entry):
+                    continue
+                if entry.is_symlink() and (reason := _why_not_followed(entry, inside)):
+                    skip(reason, name)
+                elif entry.is_dir(follow_symlinks=False):
+                    folders.append(f"{name}/")
+                elif not entry.name.lower().endswith(SUFFIXES):
+                    skip("files that are no images by their ending", name)
+                elif not entry.is_file():
+                    skip("neither files nor folders", name)
+                else:
+                    yield os.fsencode(name)
+
+
+def _why_not_followed(link: os.DirEntry, inside: str) -> str | None:
+    try:
+        mode = link.stat().st_mode
+    except OSError:
+        return "links that lead nowhere or in a circle"
+    if not os.path.realpath(link.path).startswith(inside):
+        return "links out of the folder"
+    return "links to folders" if stat.S_ISDIR(mode) else None
+
+
+def _hidden(entry: os.DirEntry) -> bool:
+    return entry.name.startswith((".", "__MACOSX"))
+
+
+def _printable(path: str) -> str:
+    return path.encode("utf-8", "replace").decode()
+
+
+class _LeftOut:
+    """Counts what a walk passes over."""
+
+    def __init__(self, root: str):
+        self.root, self.closed, self._found = root, set[str](), dict[str, tuple[int, list[str]]]()
+
+    def add(self, reason: str, name: str) -> None:
+        count, examples = self._found.get(reason, (0, []))
+        self._found[reason] = count + 1, sorted([*examples, _printable(name)])[:3]
+        if reason == CLOSED:
+            self.closed.add(name.split("/", 1)[0])
+
+    def rows(self) -> tuple[Skipped, ...]:
+        return tuple(Skipped(self.root, reason, n, tuple(names)) for reason, (n, names) in self._found.items())

@@ -7,7 +7,7 @@ import re
 from pathlib import Path
 
 from ..core.errors import MarrowError
-from .folder import class_folders
+from .folder import sub_folders
 
 SPLITS = {"train": ("train",), "val": ("val", "valid", "validation"), "test": ("test",)}
 
@@ -36,7 +36,7 @@ def splits(folder: Path, where: str) -> dict[str, list[Path]]:
         named = {s: [f for f in files if re.fullmatch(rf"({'|'.join(words)})([-_.]?\d.*)?", f.stem, re.IGNORECASE)]
                  for s, words in SPLITS.items()}  # fmt: skip
         return {s: found for s, found in named.items() if found}
-    folders = class_folders(folder)
+    folders = sub_folders(folder)
     named = {s: [folder / f for f in folders if f.lower() in words] for s, words in SPLITS.items()}
     named = {s: found for s, found in named.items() if found}
     for split, found in named.items():
@@ -46,7 +46,7 @@ def splits(folder: Path, where: str) -> dict[str, list[Path]]:
             )
     if len(named) == 1 and len(folders) > 1:
         only = next(iter(named.values()))[0]
-        if class_folders(only):
+        if sub_folders(only):
             other = next(f for f in folders if f != only.name)
             raise MarrowError(f"is '{only.name}' in {folder} a split or a class? It holds sub-folders, and "
                               f"'{other}' stands beside it", where=where,

@@ -110,6 +110,10 @@ class Parquet(Source):
             example["label"] = int(self._labels[index])
         return {**values, **example}
 
+    def stored(self, index: int) -> bytes:
+        group, row = self._at(index)
+        return _bytes(self._group(group)["image"][row].as_py(), self.name(index))
+
     def fraction(self, index: int) -> float:
         if np.isnan(self._fractions[index]):
             group, row = self._at(index)

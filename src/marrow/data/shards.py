@@ -57,7 +57,7 @@ class Shards(Source):
     def __len__(self) -> int:
         return len(self._rows)
 
-    def _read(self, index: int) -> bytes:
+    def stored(self, index: int) -> bytes:
         number, offset, size = self._rows[index].tolist()
         try:
             file = os.open(self._files[number], os.O_RDONLY)
@@ -71,12 +71,12 @@ class Shards(Source):
     def __getitem__(self, index: int) -> dict:
         if not 0 <= index < len(self):
             raise IndexError(index)
-        example = {"image": decode(self._read(index), self.name(index))}
+        example = {"image": decode(self.stored(index), self.name(index))}
         return example if self._labels is None else {**example, "label": int(self._labels[index])}
 
     def fraction(self, index: int) -> float:
         if np.isnan(self._fractions[index]):
-            self._fractions[index] = fraction(self._read(index))
+            self._fractions[index] = fraction(self.stored(index))
         return float(self._fractions[index])
 
     def name(self, index: int) -> str:

@@ -58,14 +58,14 @@ class Int8(Exporter):
             bytes_ratio = file.stat().st_size / parent.stat().st_size
         runner = Runner(folder, {"runtime": meta, "input": meta["input"], "labels": task.labels})
         found = compare(task, runner, engine.batches(held_out, task.input, BATCH))
-        kept = f"{found['agreement']:.1%} of {found['n']} other images keep their answer"
-        sqnr_db = found["sqnr_db"]
+        agreement, sqnr_db = found["agreement"], found["sqnr_db"]
+        kept = "" if agreement is None else f"{agreement:.1%} of {found['n']} other images keep their answer"
         if not (sqnr_db is None or sqnr_db >= LEAST_SQNR_DB):
             raise ParityError(f"int8 loses too much: {sqnr_db:.1f} dB of signal over noise, at least "
-                              f"{LEAST_SQNR_DB:g} are needed; {kept}", where=str(file), hint="Ship the fp32 file.")  # fmt: skip
+                              f"{LEAST_SQNR_DB:g} are needed. {kept}", where=str(file), hint="Ship the fp32 file.")  # fmt: skip
         return {**meta, "calibration": calibration.fingerprint(), "parity": found, "bytes_ratio": bytes_ratio,
                 "weight_bits": 7 if seven_bits else 8,
-                "notes": [f"only {kept}"] if found["agreement"] < USUAL_AGREEMENT else []}  # fmt: skip
+                "notes": [f"only {kept}"] if agreement is not None and agreement < USUAL_AGREEMENT else []}  # fmt: skip
 
     def _samples(self, calibration: Source, parity: Source) -> tuple[Source, Source]:
         for most in (self.calibration_images, len(calibration) // 2):

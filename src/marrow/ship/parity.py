@@ -32,9 +32,10 @@ def compare(task: Task, runner: Runner, batches: Iterable[Mapping[str, Any]]) ->
     """The file's outputs against the task's, over all batches.
 
     n: examples. max_abs: the largest difference. largest: the largest |output| of the task. sqnr_db: the signal over the
-    difference, the worst output's; None when nothing differs. agreement: how often the first output has the same argmax.
+    difference, the worst output's; None when nothing differs. agreement: how often the logits have the same argmax; None
+    without logits.
     """
-    n, same, max_abs, largest = 0, 0.0, 0.0, 0.0
+    n, same, max_abs, largest = 0, 0, 0.0, 0.0
     signal: dict[str, float] = {}
     noise: dict[str, float] = {}
     for batch in batches:
@@ -46,11 +47,11 @@ def compare(task: Task, runner: Runner, batches: Iterable[Mapping[str, Any]]) ->
             largest = max(largest, float(w.abs().max()))
             signal[name] = signal.get(name, 0.0) + float(w.double().square().sum())
             noise[name] = noise.get(name, 0.0) + float(difference.square().sum())
-        first = next(iter(wanted))
-        same += float((wanted[first].argmax(1) == got[first].argmax(1)).double().mean()) * len(batch["image"])
+        if "logits" in wanted:
+            same += int((wanted["logits"].argmax(1) == got["logits"].argmax(1)).sum())
         n += len(batch["image"])
     decibels = [_decibel(signal[k], noise[k]) for k in noise if noise[k] != 0]
-    return {"n": n, "max_abs": max_abs, "largest": largest, "agreement": same / n,
+    return {"n": n, "max_abs": max_abs, "largest": largest, "agreement": same / n if "logits" in task.gives else None,
             "sqnr_db": float(np.min(decibels)) if decibels else None}  # fmt: skip
 
 

@@ -9,6 +9,7 @@ Everything on it is in report.json, in the CSV logs, or handed over as images. B
     confusion {of, labels, counts}             estimate, actual   {what: number}
     recipe    YAML text                        lineage     [{name, kind, hash, parents}]
     licences  [{of, name, licence, terms}]     use         lines of Python
+    findings  [{severity, what, count, examples, remedy}], what was wrong with the data
 """
 
 from __future__ import annotations
@@ -92,6 +93,7 @@ def _run(report: Mapping[str, Any], curves: Mapping[str, training.Log]) -> dict[
         "minutes": view.pairs(report.get("minutes")),
         "data": view.pairs(report.get("data")),
         "device": view.pairs(report.get("device")),
+        "findings": view.findings(report.get("findings")),
         "recipe": report.get("recipe") or "",
         "lineage": view.lineage(report.get("lineage")),
         "licences": report.get("licences") or [],

@@ -189,3 +189,9 @@ def lineage(given: Sequence[Mapping[str, Any]] | None) -> list[dict[str, str]]:
     return [{"name": a["name"], "kind": a.get("kind", ""), "hash": a["hash"][:12],
              "parents": ", ".join(names.get(p, p[:12]) for p in a.get("parents", ())) or quantity.ABSENT}
             for a in given or ()]  # fmt: skip
+
+
+def findings(given: Sequence[Mapping[str, Any]] | None) -> list[dict[str, str]]:
+    """What was wrong with the data, in the order of the report."""
+    return [{"severity": row["severity"], "what": row["what"], "count": f"{row['count']:,}", "remedy": row["remedy"],
+             "examples": "; ".join(row.get("examples") or ())} for row in given or ()]  # fmt: skip

@@ -1,0 +1,43 @@
+"""The embeddings that a model gives the images of a source."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ..core.contracts import Backbone, Task, stem_of
+from ..core.errors import MarrowError
+from ..core.runtime import Runner
+from ..core.source import Source
+from ..core.training import evaluating
+
+
+def embeddings(
+    model: Backbone | Task | Runner, source: Source, engine: Any, where: str
+) -> tuple[Tensor, Tensor | None]:
+    """(N, D) in the order of the source, and the labels (N,) where it has them.
+
+    They are the pooled features of a backbone or of the one inside a task, and an exported file's output "embedding".
+    """
+    model = _one_that_embeds(model, where)
+    found, labels = [], []
+    with evaluating(model, engine.device), torch.inference_mode():
+        for batch in engine.batches(source, model.input):
+            found.append(model(batch["image"]).pooled if isinstance(model, Backbone) else model(batch)["embedding"])
+            labels += [batch["label"]] if "label" in batch else []
+    return torch.cat(found).float(), torch.cat(labels) if len(labels) == len(found) else None
+
+
+def _one_that_embeds(model: Backbone | Task | Runner, where: str) -> Backbone | Runner:
+    if isinstance(model, Task):
+        inside = [m for m in model.children() if isinstance(m, Backbone)]
+        if len(inside) != 1:
+            raise MarrowError(f"{stem_of(type(model))} has {len(inside)} backbones, so it is not clear whose features are "
+                              "meant", where=where, hint="Name one with `part:`.")  # fmt: skip
+        return inside[0]
+    if isinstance(model, Runner) and "embedding" not in model.outputs:
+        raise MarrowError(f"the exported file gives {', '.join(model.outputs)} and no embedding", where=where,
+                          hint="Export {task: embed, backbone: ...}.")  # fmt: skip
+    return model

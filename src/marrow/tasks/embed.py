@@ -1,0 +1,81 @@
+"""A backbone as something to be shipped: an image in, an embedding out."""
+
+from __future__ import annotations
+
+from typing import Any, Mapping
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from ..core.contracts import Backbone, Task
+from ..core.errors import MarrowError
+from ..nn.neighbours import nearest
+
+
+class Embed(Task):
+    """The pooled features of a backbone, which are compared by their cosine. There is nothing in it to train."""
+
+    fields = {"image": "(B, 3, H, W) uint8, or float in [0, 1]", "label": "(B,) int64, only to measure"}
+    gives = frozenset({"embedding"})
+    exempt = {"losses": "it puts no layer on its backbone, which a method trains by itself"}
+
+    def __init__(self, backbone: Backbone):
+        super().__init__()
+        self.backbone = backbone
+
+    def forward(self, batch: Mapping[str, Any]) -> dict[str, Tensor]:
+        """{"embedding": (B, D)}"""
+        return {"embedding": self.backbone(batch["image"]).pooled}
+
+    def losses(self, out: dict[str, Tensor], batch: Mapping[str, Any]) -> dict[str, Tensor]:
+        raise MarrowError("an embedding has no loss of its own", where="embed",
+                          hint="Train its backbone, for example by feature_distillation.")  # fmt: skip
+
+    @staticmethod
+    def decode(out: dict[str, Tensor], batch: Mapping[str, Any]) -> dict[str, Tensor]:
+        """{"embedding": (B, D) of length 1}, so that a product of two is their cosine."""
+        return {"embedding": F.normalize(out["embedding"].float(), dim=-1)}
+
+    @staticmethod
+    def metric() -> EmbedMetric:
+        return EmbedMetric()
+
+    def exported(self) -> nn.Module:
+        """image (B, 3, H, W) -> (embedding,)"""
+        return _ImageToEmbedding(self)
+
+
+class EmbedMetric:
+    """Row recall_at_1: how often the most similar other image has the same label."""
+
+    def __init__(self) -> None:
+        self.embedding: list[Tensor] = []
+        self.label: list[Tensor] = []
+
+    def update(self, decoded: Mapping[str, Tensor], batch: Mapping[str, Any]) -> None:
+        if "label" not in batch:
+            raise MarrowError("the batch has no 'label', and whether two images belong together is told by labels",
+                              where="embed", hint="knn_agreement measures without labels.")  # fmt: skip
+        self.embedding.append(decoded["embedding"])
+        self.label.append(batch["label"].to(decoded["embedding"].device))
+
+    def compute(self) -> list[dict]:
+        n = sum(map(len, self.label))
+        if n < 2:
+            raise MarrowError(f"{n} labelled images have no neighbours; 2 or more are needed", where="embed")
+        embedding, label = torch.cat(self.embedding), torch.cat(self.label)
+        found = nearest(embedding, embedding, 2)[1]
+        # An image is its own nearest unless a copy of it is.
+        own = found[:, 0] == torch.arange(n, device=found.device)
+        right = label[torch.where(own, found[:, 1], found[:, 0])] == label
+        return [{"metric": "recall_at_1", "value": int(right.sum()) / n, "n": n}]
+
+
+class _ImageToEmbedding(nn.Module):
+    def __init__(self, task: Embed):
+        super().__init__()
+        self.task = task
+
+    def forward(self, image: Tensor) -> tuple[Tensor]:
+        return (self.task({"image": image})["embedding"],)
