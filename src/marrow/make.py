@@ -95,6 +95,7 @@ def _report(chosen: Plan, stages: dict[str, Artifact], out: Path, device: str) -
     rows.sort(key=lambda r: ROWS.index(r["name"]))
     ship = shipped(rows)
     labels = stages["student"].meta["labels"]
+    found = findings(chosen)
     return {
         "name": chosen.name,
         "task": "classify",
@@ -103,9 +104,9 @@ def _report(chosen: Plan, stages: dict[str, Artifact], out: Path, device: str) -
         "rows": rows,
         "baseline": "the student trained without the teacher: the same steps, on the labels alone",
         "ship": ship,
-        "verdict": verdict(rows, ship),
+        "verdict": verdict(rows, ship, found),
         "choices": chosen.choices,
-        "findings": findings(chosen),
+        "findings": found,
         "confusion": {"of": ship, "labels": labels, "counts": measured[ship].confusion.tolist()},
         "recipe": Recipe.from_dict(public(chosen.recipe)).to_yaml(),
         "lineage": [

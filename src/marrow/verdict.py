@@ -13,8 +13,8 @@ def shipped(rows: Sequence[Mapping[str, Any]]) -> str:
     return "int8" if _ms(by["int8"]) <= SLOWER * _ms(by["fp32"]) else "fp32"
 
 
-def verdict(rows: Sequence[Mapping[str, Any]], ship: str) -> str:
-    """Two or three sentences, a line each; the first is the headline."""
+def verdict(rows: Sequence[Mapping[str, Any]], ship: str, findings: Sequence[Mapping[str, Any]] = ()) -> str:
+    """Two to four sentences, a line each; the first is the headline. findings: what was found about the images."""
     by = {r["name"]: r for r in rows}
     best, teacher, baseline = by[ship], by["teacher"], by["baseline"]
     lines = []
@@ -29,6 +29,9 @@ def verdict(rows: Sequence[Mapping[str, Any]], ship: str) -> str:
     student = by["student"]
     lines.append(f"Without the teacher the same student reaches {_percent(baseline)}; "
                  f"with it {_percent(student)}.{_overlap(student, baseline)}")  # fmt: skip
+    if grave := sum(f["severity"] in ("error", "warning") for f in findings):
+        lines.append(f"{grave} finding{'s' if grave > 1 else ''} about the images may have changed these figures; "
+                     "the report lists them.")  # fmt: skip
     return "\n".join(lines)
 
 
