@@ -38,6 +38,11 @@ def test_a_gain_within_the_noise_is_said_to_be_one():
     assert "95 % intervals of the two overlap on 200 images" in verdict(rows(student=0.92), "int8")
 
 
+def test_a_teacher_that_did_not_help_is_told():
+    assert "The teacher did not help here: train on the labels." in verdict(rows(student=0.88), "int8")
+    assert "did not help" not in verdict(rows(), "int8")
+
+
 def test_grave_findings_about_the_images_are_told():
     found = [{"severity": "warning"}, {"severity": "note"}, {"severity": "error"}]
     assert verdict(rows(), "int8", found).splitlines()[-1].startswith("2 findings about the images may have changed")

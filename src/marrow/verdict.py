@@ -27,8 +27,9 @@ def verdict(rows: Sequence[Mapping[str, Any]], ship: str, findings: Sequence[Map
         f"{teacher['bytes'] / best['bytes']:.0f} times smaller."
     )
     student = by["student"]
+    helped = "" if student["value"] > baseline["value"] else " The teacher did not help here: train on the labels."
     lines.append(f"Without the teacher the same student reaches {_percent(baseline)}; "
-                 f"with it {_percent(student)}.{_overlap(student, baseline)}")  # fmt: skip
+                 f"with it {_percent(student)}.{helped}{_overlap(student, baseline)}")  # fmt: skip
     if grave := sum(f["severity"] in ("error", "warning") for f in findings):
         lines.append(f"{grave} finding{'s' if grave > 1 else ''} about the images may have changed these figures; "
                      "the report lists them.")  # fmt: skip
