@@ -207,7 +207,9 @@ def _steps(wishes: Wishes, count: int, batch: int, embedded: bool, chosen: Any) 
         steps = max(1, round(wishes.epochs * count / batch))
         return {"teacher": steps, "student": steps, "recovery": max(1, steps // 2)}
     if embedded:
-        chosen("steps", "150 and 250", "teacher and student; by then the accuracy on validation images has levelled off")
+        chosen(
+            "steps", "150 and 250", "teacher and student; by then the accuracy on validation images has levelled off"
+        )
         return {"teacher": 150, "student": 250, "recovery": 100}
     steps = min(2000, max(150, 20 * count // batch))
     chosen("steps", steps, "20 passes over the images, between 150 and 2,000 steps")
