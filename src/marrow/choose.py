@@ -16,8 +16,7 @@ from .data import open_source
 from .data.check import check_labelled
 from .data.open import splits_of
 
-# Narrow ResNets keep their accuracy at small sizes and their int8 files are faster than fp32; depthwise nets at 32 px
-# are neither (measured on the digits).
+# Plain convolutions: of the nets tried at 32 px the ones whose int8 files are faster than fp32 and as accurate.
 TEACHER = {"backbone": "resnet18"}
 STUDENT = {"backbone": "resnet10t", "channels": [48, 96, 192, 384], "stem_width": 24}
 LOOKED_AT = 64  # images opened to find out how large they are
