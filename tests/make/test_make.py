@@ -90,7 +90,7 @@ def test_another_call_into_the_same_folder_lists_what_differs(made):
 
 def test_a_teacher_that_is_there_already_is_taken(made, tmp_path):
     data, _, _, out = made
-    from marrow.choose import Wishes, plan
+    from marrow.make.plan import Wishes, plan
 
     stages = plan(Wishes(data=str(data), teacher=str(out / "teacher"), img_size=32, batch=16, epochs=1)).recipe[
         "stages"
@@ -156,7 +156,7 @@ def test_an_unknown_student(tmp_path):
 
 
 def test_the_plan_for_the_digits_hides_the_test_split():
-    from marrow.choose import Wishes, plan
+    from marrow.make.plan import Wishes, plan
 
     chosen = plan(Wishes())
     text = json.dumps(chosen.recipe)
@@ -166,7 +166,7 @@ def test_the_plan_for_the_digits_hides_the_test_split():
 
 
 def test_pruning_can_be_left_out_and_nothing_else():
-    from marrow.choose import Wishes, plan
+    from marrow.make.plan import Wishes, plan
 
     stages = plan(Wishes(skip=("prune",))).recipe["stages"]
     assert [s["name"] for s in stages] == ["teacher", "baseline", "student", "fp32", "int8"]
@@ -177,7 +177,7 @@ def test_pruning_can_be_left_out_and_nothing_else():
 
 @pytest.mark.parametrize("count", [12, 100, 640, 5000])
 def test_a_batch_is_a_power_of_two_below_a_tenth_of_the_images(count):
-    from marrow.choose import usual_batch
+    from marrow.make.plan import usual_batch
 
     batch = usual_batch(count)
     assert batch == 2 ** round(math.log2(batch)) and 8 <= batch <= 64 and (batch == 8 or batch <= count / 10)

@@ -9,12 +9,12 @@ import statistics
 from pathlib import Path
 from typing import Any
 
-from .core.artifact import Artifact
-from .core.errors import MarrowError, near
-from .core.source import Source, Unreadable
-from .data import open_source
-from .data.check import check_labelled
-from .data.open import splits_of
+from ..core.artifact import Artifact
+from ..core.errors import MarrowError, near
+from ..core.source import Source, Unreadable
+from ..data import open_source
+from ..data.check import check_labelled
+from ..data.open import splits_of
 
 # Plain convolutions: of the nets tried at 32 px the ones whose int8 files are faster than fp32 and as accurate.
 TEACHER = {"backbone": "resnet18"}

@@ -1,6 +1,6 @@
 """The first lines of a report, from rows with figures made up for each case."""
 
-from marrow.verdict import shipped, verdict
+from marrow.make.verdict import shipped, verdict
 
 
 def row(name, value, milliseconds, size=1000):

@@ -12,18 +12,18 @@ from typing import Any
 
 import torch
 
-from .choose import Plan, Wishes, plan
-from .core.artifact import Artifact
-from .core.errors import Interrupted
-from .core.recipe import Recipe, Stage
-from .core.versions import versions
-from .data import open_source
+from .plan import Plan, Wishes, plan
+from ..core.artifact import Artifact
+from ..core.errors import Interrupted
+from ..core.recipe import Recipe, Stage
+from ..core.versions import versions
+from ..data import open_source
 from .measure import measure, thumbnails
-from .run import run
-from .ship import report as page
-from .ship.curves import read as read_curves
-from .stages import public
-from .survey import survey
+from ..run import run
+from ..ship import report as page
+from ..ship.curves import read as read_curves
+from ..stages import public
+from ..survey import survey
 from .verdict import shipped, verdict
 
 ROWS = ("teacher", "baseline", "student", "pruned", "int8", "fp32")

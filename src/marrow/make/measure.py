@@ -12,13 +12,13 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from .core.artifact import Artifact
-from .core.cost import Cost, cost
-from .core.engine import Engine
-from .core.source import Source
-from .run import export
-from .ship.bench import bench
-from .ship.interval import wilson
+from ..core.artifact import Artifact
+from ..core.cost import Cost, cost
+from ..core.engine import Engine
+from ..core.source import Source
+from ..run import export
+from ..ship.bench import bench
+from ..ship.interval import wilson
 
 THUMBNAILS = 12
 

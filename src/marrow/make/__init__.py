@@ -1,0 +1,5 @@
+"""The main job, `marrow make`: from images to a small, proven model."""
+
+from .job import make
+
+__all__ = ["make"]
