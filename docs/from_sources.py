@@ -1,7 +1,9 @@
-"""Fills pages with what stands in the sources: docstrings of every piece, and the results of the claims."""
+"""Fills pages with what stands in the sources: docstrings of every piece, and the results of claims and of the main job."""
 
 import ast
+import json
 from pathlib import Path
+from statistics import mean
 
 from marrow.claims import ledger
 from marrow.core.catalogue import CONTRACTS, PACKAGE, stems
@@ -9,11 +11,13 @@ from marrow.core.signature import REQUIRED, Signature, signature
 
 
 def on_page_markdown(markdown: str, **_) -> str:
-    """Called by mkdocs for each page; `<!-- methods -->` and `<!-- claims -->` are where the text goes."""
+    """Called by mkdocs for each page; comments such as `<!-- methods -->` are where the text goes."""
     if "<!-- methods -->" in markdown:
         markdown = markdown.replace("<!-- methods -->", "\n".join(methods()))
     if "<!-- claims -->" in markdown:
         markdown = markdown.replace("<!-- claims -->", "\n".join(claims()))
+    if "<!-- results -->" in markdown:
+        markdown = markdown.replace("<!-- results -->", "\n".join(results()))
     return markdown
 
 
@@ -54,3 +58,51 @@ def claims():
         difference = f"{row['difference']} {row['measure']}" if "difference" in row else ""
         yield (f"| {row['system']} | {row['says']} | {difference} | {low}{' to ' if low != '' else ''}{high} "
                f"| {len(row.get('seeds', ())) or ''} | **{row['verdict']}** |")  # fmt: skip
+
+
+def results():
+    """A part for each case: its rows over the seeds, and the minutes."""
+    for file in sorted((Path(__file__).parent / "results").glob("*.json")):
+        found = json.loads(file.read_text(encoding="utf-8"))
+        runs = found["runs"]
+        metric = next(r["metric"] for r in runs[0]["rows"] if r["metric"])
+        yield f"## {file.stem.replace('_', ' ')}\n\n{found['what']}\n"
+        yield f"`{command(runs[0]['options'])}`, {len(runs)} seed{'s' if len(runs) > 1 else ''}.\n"
+        yield f"| | {metric} | ms | bytes | images |\n| --- | ---: | ---: | ---: | ---: |"
+        for i, row in enumerate(runs[0]["rows"]):
+            same = [r["rows"][i] for r in runs]
+            yield f"| {row['name'].replace('_', ' ')} | {' | '.join(figures(same))} |"
+        expected, took = ([r[k]["minutes"]["all"] for r in runs] for k in ("estimate", "actual"))
+        shipped = ", ".join(dict.fromkeys(r["ship"].replace("_", " ") for r in runs))
+        yield f"\nShipped: {shipped}. Minutes expected {spread(expected, '.1f')}, took {spread(took, '.1f')}."
+        for budget in runs[0]["budgets"]:
+            met = sum(b["met"] for r in runs for b in r["budgets"] if b["what"] == budget["what"])
+            yield f" Budget of {budget['limit']} ({budget['what']}): met in {met} of {len(runs)}."
+        yield ""
+
+
+def figures(rows):
+    """Value, milliseconds, bytes and images of one row over the seeds."""
+    if rows[0]["value"] is None:
+        yield from (rows[0].get("reason") or "", "" if rows[0].get("ms") is None else f"{rows[0]['ms']:.2f}")
+        yield from (f"{rows[0]['bytes']:,}" if rows[0].get("bytes") else "", "")
+        return
+    yield spread([100 * r["value"] for r in rows], ".1f") + " %"
+    yield spread([r["ms"] for r in rows if r["ms"] is not None], ".2f")
+    yield f"{rows[0]['bytes']:,}"
+    yield str(rows[0]["n"])
+
+
+def spread(values, form):
+    if not values:
+        return ""
+    half = (max(values) - min(values)) / 2
+    return f"{mean(values):{form}}" + (f" ± {half:{form}}" if len(values) > 1 else "")
+
+
+def command(options):
+    words = [
+        f"--{k.replace('_', '-')} {v:g}" if isinstance(v, float) else f"--{k.replace('_', '-')} {v}"
+        for k, v in options.items()
+    ]
+    return " ".join(["marrow make", *words])

@@ -46,6 +46,26 @@ def test_a_second_run_makes_nothing(done):
     assert histories == [None, None] and [a.hash for a in again] == [a.hash for a in made]
 
 
+def test_what_the_teacher_said_is_kept_in_the_run_folder_or_in_marrow_cache(done, tmp_path, monkeypatch):
+    out, _ = done
+    _, student = recipe()["stages"]
+    student |= {"teacher": {"artifact": str(out / "net")}, "cached_views": 2}
+    student["data"]["train"][0]["fraction"] = 0.02
+    asked = []
+
+    def once(name, stage=student):
+        run({"seed": 0, "stages": [stage]}, tmp_path / name, quiet=True,
+            after=lambda s, a, history: asked.append(history["teacher_cache"]["asked"]))  # fmt: skip
+
+    once("a")
+    assert list((tmp_path / "a" / "cache").glob("*/train-0-*.rows")) and asked.pop() > 0
+    monkeypatch.setenv("MARROW_CACHE", str(tmp_path / "shared"))
+    once("b")
+    once("c", student | {"args": {**student["args"], "temperature": 2.0}})
+    assert asked[0] > 0 and asked[1] == 0
+    assert not (tmp_path / "b" / "cache").exists() and list((tmp_path / "shared").glob("*/about.json"))
+
+
 def test_another_recipe_in_the_same_folder_lists_the_differences(done):
     out, _ = done
     with pytest.raises(MarrowError, match=r"holds another run\n  stages\[0\].steps: 80 there, 4 now.*--allow-changed"):
@@ -61,14 +81,6 @@ def test_only_what_depends_on_a_change_is_made_again(tmp_path):
         changed, tmp_path / "b", quiet=True, allow_changed=True, after=lambda s, a, h: histories.append(h is None)
     )
     assert histories == [True, False] and second[0].hash == first[0].hash and second[1].hash != first[1].hash
-
-
-def test_a_live_run_in_the_folder_is_left_alone(tmp_path):
-    (tmp_path / "c").mkdir()
-    (tmp_path / "c" / ".lock").write_text(str(os.getppid()))
-    with pytest.raises(MarrowError, match=rf"another run \(pid {os.getppid()}\) is working in"):
-        run(recipe(), tmp_path / "c", quiet=True)
-    assert [p.name for p in (tmp_path / "c").iterdir() if p.is_dir() and any(p.iterdir())] == []
 
 
 def test_the_lock_of_a_dead_process_is_taken(tmp_path):

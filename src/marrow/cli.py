@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import errno
+import os
 import shlex
+import signal
 import sys
 import traceback
 import warnings
 from typing import NoReturn, Sequence
 
 from .commands import Stopped, app
-from .core.errors import MarrowError, ParityError
+from .core.errors import BudgetMissed, MarrowError, ParityError
 
 # A full disk, missing rights, a read-only place: no bug, whatever was being written.
-USERS_TO_MEND = (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.EROFS)
+USERS_TO_MEND = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EACCES, errno.EPERM, errno.EROFS)
 RESUMABLE = ("make", "run")
+REPLACED = ("--out", "--max-latency", "--max-size", "--max-drop", "--minutes")
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -24,21 +27,38 @@ def main(argv: Sequence[str] | None = None) -> None:
     words = [w for w in words if w != "--debug"]
     if not debug:
         warnings.simplefilter("ignore")  # those of other libraries; ours are errors
+    # A polite end, as by a batch system, is one like Ctrl-C also where no training is under way.
+    terminated = signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         app(words, prog_name="marrow")
     except Stopped as stopped:
-        again = str(stopped) or (_command(words) if words and words[0] in RESUMABLE else "")
+        again = _command(words) if words and words[0] in RESUMABLE else str(stopped)
         _end("interrupted" + (f"; go on with: {again}" if again else ""), 130, debug)
     except ParityError as error:
         _end(f"error: {error}", 3, debug)
+    except BudgetMissed as error:
+        _end(f"error: {error}; accept the nearest file with: {_accepting(words, error.options)}", 3, debug)
     except MarrowError as error:
         _end(f"error: {error}", 2, debug)
     except OSError as error:
         if error.errno not in USERS_TO_MEND:
             _bug(error, debug)
-        _end(f"error: {error.strerror}" + (f": {error.filename}" if error.filename else ""), 2, debug)
+        kept = (
+            f"; finished stages are kept, go on with: {_command(words)}" if words[:1] and words[0] in RESUMABLE else ""
+        )
+        _end(f"error: {error.strerror}" + (f": {error.filename}" if error.filename else "") + kept, 2, debug)
     except Exception as error:  # noqa: BLE001, the one place where a bug becomes an exit code
+        if os.environ.get("WORLD_SIZE", "1") != "1" and _lost(error):
+            _end("error: another process of this run ended, so this one cannot go on", 2, debug)
         _bug(error, debug)
+    finally:
+        signal.signal(signal.SIGTERM, terminated)
+
+
+def _lost(error: Exception) -> bool:
+    from .core.launch import lost
+
+    return lost(error)
 
 
 def _bug(error: Exception, debug: bool) -> NoReturn:
@@ -51,6 +71,18 @@ def _end(sentence: str, code: int, debug: bool) -> NoReturn:
         traceback.print_exc()
     print(sentence, file=sys.stderr)
     sys.exit(code)
+
+
+def _accepting(words: Sequence[str], options: Sequence[str]) -> str:
+    """The command with other budgets; nothing is trained again."""
+    kept, rest = [], iter(words)
+    for word in rest:
+        if word.partition("=")[0] in REPLACED:
+            if "=" not in word:
+                next(rest, None)
+        elif word != "--resume":
+            kept.append(word)
+    return shlex.join(["marrow", *kept, *options])
 
 
 def _command(words: Sequence[str]) -> str:

@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+import re
+import unicodedata
 from collections import defaultdict
 from typing import Any, Iterable, Iterator, Mapping, Sequence
 
 import numpy as np
 
+from .data.classes import class_counts, rare
 from .data.decode import EMPTY, NO_IMAGE, TOO_LARGE
 from .data.looked import Looked
 
 HELD_OUT = ("val", "test")
 FEW = 20  # images of a class, below which its accuracy is mostly chance
-IMBALANCE = 5  # largest to smallest class
 TINY = 16  # pixels of the short side
 ODD = 4  # long to short side
+# Control characters, quotes, what HTML and shells and Windows keep for themselves, what starts a formula in a spreadsheet.
+AWKWARD = re.compile(r"""[\x00-\x1f\x7f"'<>|?*\\`$]|(?:^|/)[=+@-]""")
 Row = dict[str, Any]
 
 
@@ -26,8 +30,8 @@ def finding(severity: str, what: str, count: int, examples: Iterable[str], remed
 
 def findings(splits: Mapping[str, Looked], alike: Mapping[str, np.ndarray]) -> list[Row]:
     """All rows, errors first. alike: for each split the group (N,) of images that look alike, -1 where not decoded."""
-    rows = [*_unreadable(splits), *_skipped(splits), *_classes(splits), *_copies(splits, alike), *_shapes(splits),
-            *_kinds(splits)]  # fmt: skip
+    rows = [*_unreadable(splits), *_skipped(splits), *_classes(splits), *_copies(splits, alike), *_groups(splits),
+            *_shapes(splits), *_kinds(splits), *_names(splits)]  # fmt: skip
     return sorted(rows, key=lambda row: ("error", "warning", "note").index(row["severity"]))
 
 
@@ -79,7 +83,7 @@ def _classes(splits: Mapping[str, Looked]) -> Iterator[Row]:
     learnt = next((split for split in labelled if split not in HELD_OUT), None)
     if learnt is None:
         return
-    counts = class_counts(labelled[learnt])
+    counts = class_counts(labelled[learnt].source)
     if len(counts) == 1:
         yield finding("error", f"only one class in {learnt}", 1, counts, "A classifier needs two or more.")
     single = [c for c, n in counts.items() if n < 2]
@@ -89,22 +93,28 @@ def _classes(splits: Mapping[str, Looked]) -> Iterator[Row]:
     if few := [c for c, n in counts.items() if 2 <= n < FEW]:
         yield finding("warning", f"classes with fewer than {FEW} images in {learnt}", len(few), _with(counts, few),
                       "Add images; the accuracy of so small a class is mostly chance.")  # fmt: skip
-    largest = max(counts.values())
-    if rare := [c for c, n in counts.items() if 0 < n * IMBALANCE <= largest]:
-        ratio = largest / min(n for n in counts.values() if n)
+    if alike := list(_spelt_alike(counts)):
+        yield finding("warning", "classes whose names differ only by case, accents' encoding or spaces", len(alike),
+                      (f"{a} = {b}" for a, b in alike), "Put them into one folder if they are one class.")  # fmt: skip
+    if small := rare(counts):
+        ratio = max(counts.values()) / min(n for n in counts.values() if n)
         yield finding("warning", f"classes much smaller than the largest, which has up to {ratio:.0f} times as many images",
-                      len(rare), _with(counts, rare), "Add images of them, and read the balanced accuracy.")  # fmt: skip
+                      len(small), _with(counts, small), "Add images of them, and read the balanced accuracy.")  # fmt: skip
     for split, look in labelled.items():
         if split in HELD_OUT:
-            other = class_counts(look)
+            other = class_counts(look.source)
             if absent := [c for c, n in counts.items() if n and not other.get(c)]:
                 yield finding("warning", f"classes without an image in {split}", len(absent), absent,
                               "Add some; nothing can be said about these classes.")  # fmt: skip
 
 
-def class_counts(look: Looked) -> dict[str, int]:
-    counts = np.bincount(look.labels[look.labels >= 0], minlength=len(look.source.classes or []))
-    return dict(zip(look.source.classes or [], counts.tolist()))
+def _spelt_alike(names: Iterable[str]) -> Iterator[tuple[str, str]]:
+    known: dict[str, str] = {}
+    for name in names:
+        plain = unicodedata.normalize("NFC", name).casefold().strip()
+        if plain in known:
+            yield known[plain], name
+        known.setdefault(plain, name)
 
 
 def _copies(splits: Mapping[str, Looked], alike: Mapping[str, np.ndarray]) -> Iterator[Row]:
@@ -138,6 +148,19 @@ def _copies(splits: Mapping[str, Looked], alike: Mapping[str, np.ndarray]) -> It
             yield finding("note", f"{kind} of another image in the same split", len(told["repeats"]), told["repeats"],
                           "Keep one; "+ ("copies weigh more in training." if kind == "copies" else
                           "a random split would put them on both sides."))  # fmt: skip
+
+
+def _groups(splits: Mapping[str, Looked]) -> Iterator[Row]:
+    """Scenes or patients of which a held-out split has some images and what is learnt or chosen by has others."""
+    seen: set[str] = set()
+    for split in sorted(splits, key=_order):
+        source = splits[split].source
+        groups = [source.group(i) for i in range(len(source))]
+        if split in HELD_OUT and (found := [i for i, group in enumerate(groups) if group in seen]):
+            yield finding("warning", f"images of {split} from groups that are also learnt or chosen by", len(found),
+                          (f"{_at(splits, (split, i))} ({groups[i]})" for i in found),
+                          f"Move each group to one side; accuracy on {split} comes out too good.")  # fmt: skip
+        seen.update(group for group in groups if group is not None)
 
 
 def _members(groups: Mapping[str, np.ndarray]) -> list[list[tuple[str, int]]]:
@@ -202,6 +225,14 @@ def _kinds(splits: Mapping[str, Looked]) -> Iterator[Row]:
     for kind, (what, remedy) in KINDS.items():
         if found := [(split, i) for split, look in splits.items() for i in look.kinds.get(kind, ())]:
             yield finding("note", what, len(found), (_at(splits, at) for at in found), remedy)
+
+
+def _names(splits: Mapping[str, Looked]) -> Iterator[Row]:
+    found = [(split, i) for split, look in splits.items() for i in range(len(look.fractions))
+             if AWKWARD.search(look.source.name(i))]  # fmt: skip
+    if found:
+        yield finding("note", "names with characters that other programs may trip over", len(found),
+                      (_at(splits, at) for at in found), "Read all the same; rename them before you pass them on.")  # fmt: skip
 
 
 def _readable(look: Looked) -> np.ndarray:

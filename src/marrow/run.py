@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import shlex
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any, Callable, Mapping
 
@@ -23,7 +25,7 @@ from .stages import carry_out, key, open_data, together
 
 def run(
     recipe: Recipe | Mapping[str, Any] | Path | str,
-    out: Path | str | None = None,
+    out: Path | str | RunFolder | None = None,
     *,
     resume: bool = False,
     allow_changed: bool = False,
@@ -35,43 +37,49 @@ def run(
 ) -> list[Artifact]:
     """Check a recipe, then carry out its stages in `out`; returns one artifact a stage.
 
-    out: default `runs/` + the recipe's name. devices: the processes on this machine, default as many as torchrun or
-    `marrow run --devices` started. after: called after every stage with its artifact and the engine's
-    history (None when the stage was reused). Raises MarrowError before anything is written if something does not fit.
+    out: default `runs/` + the recipe's name; a RunFolder is one that the caller owns already. devices: the processes on this
+    machine, default as many as torchrun or `marrow run --devices` started. after: called after every stage with its
+    artifact and the engine's history (None when the stage was reused). Raises MarrowError before anything is written if something does not fit.
     """
     name = Path(recipe).stem if isinstance(recipe, (str, Path)) else "recipe"
     recipe = _recipe(recipe, overrides)
     problems = check_static(recipe) or check_fit(recipe)[0]
     if problems:
         raise MarrowError.listing(problems, "the recipe")
-    out = Path(out) if out is not None else Path("runs") / name
     processes = devices or int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
-    folder = RunFolder(
-        out, recipe, resume=resume, allow_changed=allow_changed, owner=os.environ.get("RANK", "0") == "0"
-    )
+    owner = os.environ.get("RANK", "0") == "0"
+    owned = out if isinstance(out, RunFolder) else None
+    folder = owned or RunFolder(Path(out or f"runs/{name}"), recipe, resume=resume, allow_changed=allow_changed, owner=owner)
     data = [open_data(stage, f"stages[{i}]") for i, stage in enumerate(recipe.stages)]
 
-    def engine_of(stage: Stage) -> Engine:
+    def engine_of(stage: Stage, left_to_do: bool) -> Engine:
         return Engine(
-            stage.settings(recipe.seed), device=device, devices=processes, logger=CsvLogger(folder.logs / f"{stage.name}.csv"),
+            stage.settings(recipe.seed), device=device, devices=processes,
+            logger=CsvLogger(folder.log(stage.name)) if owner and left_to_do else None,
             checkpoint=folder.checkpoints / f"{stage.name}.pt", progress=None if quiet else Progress(stage.name),
-            resume=resume, allow_changed=allow_changed,
+            resume=resume, allow_changed=allow_changed, cache=folder.cache,
         )  # fmt: skip
 
     done: dict[int | str, Artifact] = {}
-    with folder:
+    with nullcontext() if owned else folder:
+        folder.begin()
         for i, stage in enumerate(recipe.stages):
-            wanted, engine = key(stage, data[i], done, recipe.seed), engine_of(stage)
+            wanted = key(stage, data[i], done, recipe.seed)
             artifact, history = _finished(folder.path / stage.name, wanted, allow_changed), None
+            engine = engine_of(stage, artifact is None)
             together()  # so that no rank finds what another is just about to write
             if artifact is None:
                 try:
                     artifact = carry_out(stage, data[i], done, engine, folder.path / stage.name, key=wanted,
                                          seed=recipe.seed, where=f"stages[{i}]")  # fmt: skip
                 except Interrupted:
-                    raise Interrupted(f"marrow run {out / 'recipe.yaml'} --out {out} --resume") from None
-                folder.clear(stage.name)
+                    again = ["marrow", "run", str(folder.path / "recipe.yaml"), "--out", str(folder.path), "--resume"]
+                    raise Interrupted(shlex.join(again)) from None
+                finally:
+                    if engine.logger:
+                        engine.logger.close()
                 history = engine.history
+            folder.clear(stage.name)
             done[i] = done[stage.name] = artifact
             if after:
                 after(stage, artifact, history)
@@ -82,12 +90,16 @@ def _finished(folder: Path, key: str, allow_changed: bool) -> Artifact | None:
     """The artifact that an earlier run left in `folder`, if it is what this run would make."""
     if not (folder / "artifact.json").is_file():
         return None
-    found = Artifact.open(folder)
+    try:
+        found = Artifact.open(folder)
+    except MarrowError as damage:
+        raise MarrowError(damage.message, where=damage.where, hint="Delete that folder to make it again.") from None
     if found.meta["key"] == key:
         return found
     if not allow_changed:
-        raise MarrowError("it was made from other data, other parents or by another version of marrow",
-                          where=str(folder), hint="Give --allow-changed to make it again.")  # fmt: skip
+        other = sorted({line.split()[0] for line in set(key.splitlines()) - set(str(found.meta["key"]).splitlines())})
+        raise MarrowError(f"since it was made, {' and '.join(other)} changed", where=str(folder),
+                          hint="Give --allow-changed to make it again.")  # fmt: skip
     return None
 
 

@@ -39,14 +39,14 @@ def open_data(stage: Stage, where: str) -> Data:
 
 
 def key(stage: Stage, data: Data, done: Stages, seed: int) -> str:
-    """Names what a stage would compute: its recipe, its parents' content, its data's content, marrow's version."""
-    content = {
-        "stage": _with_hashes(stage.to_dict(), done),
-        "data": {name: source.fingerprint() for name, source in _sources(data)},
-        "seed": seed,
+    """Names what a stage would compute, a line for each part: recipe with parents, content of its data, version."""
+    text = json.dumps([_with_hashes(stage.to_dict(), done), seed], sort_keys=True, default=str)
+    parts = {
+        "recipe": hashlib.sha256(text.encode()).hexdigest(),
+        **{f"data.{name}": source.fingerprint() for name, source in _sources(data)},
         "marrow": versions()["marrow"],
     }
-    return hashlib.sha256(json.dumps(content, sort_keys=True, default=str).encode()).hexdigest()
+    return "\n".join(f"{name} {value}" for name, value in parts.items())
 
 
 def carry_out(
@@ -56,7 +56,7 @@ def carry_out(
     torch.manual_seed(seed)
     models = {role: resolve(spec, {k: a.load for k, a in done.items()}, f"{where}.{role}")
               for role, spec in stage.roles.items()}  # fmt: skip
-    _fit_labels(models, data, where)
+    _fit_labels(models, data, where, learns=stage.verb == "teach")
     product, fill = VERBS[stage.verb](stage, models, data, engine, where)
     labels = _labels(product, models, data)
     if isinstance(product, Task):
@@ -111,8 +111,10 @@ VERBS: dict[str, Callable] = {"teach": _teach, "shrink": _shrink, "examine": _ex
 
 def public(value: Any) -> Any:
     """A stage as an artifact may show it: the names of files and folders without the way to them."""
+    if isinstance(value, str) and value.startswith("hf:") and Path(value[3:]).is_dir():
+        return f"hf:{Path(value[3:]).resolve().name}"
     if isinstance(value, Mapping):
-        return {k: Path(v).name if k in ("images", "root", "artifact", "weights") and isinstance(v, str) else public(v)
+        return {k: Path(v).name if k in ("images", "root", "artifact", "weights", "indices") and isinstance(v, str) else public(v)
                 for k, v in value.items()}  # fmt: skip
     return [public(v) for v in value] if isinstance(value, (list, tuple)) else value
 
@@ -123,12 +125,12 @@ def _sources(data: Data) -> Iterator[tuple[str, Source]]:
         yield "val", data.val
 
 
-def _fit_labels(models: Mapping[str, Any], data: Data, where: str) -> None:
+def _fit_labels(models: Mapping[str, Any], data: Data, where: str, learns: bool) -> None:
     """Labelled data must have the classes that a task of the stage was built for."""
     for name, source in _sources(data):
         if source.classes is None or not len(source) or source.label(0) is None:
             continue
-        if name in data.streams:
+        if learns and name in data.streams:
             check_labelled(source, f"{where}.data.{name}")
         tasks = {role: getattr(m, "classes", None) for role, m in models.items() if isinstance(m, Task)}
         counts = {role: count for role, count in tasks.items() if count}
@@ -139,8 +141,9 @@ def _fit_labels(models: Mapping[str, Any], data: Data, where: str) -> None:
 
 
 def _labels(product: Any, models: Mapping[str, Any], data: Data) -> list[str] | None:
-    """Class names: the model's own, else the data's, else those of another model of the stage."""
-    named = [getattr(product, "labels", None), *(s.classes for _, s in _sources(data))]
+    """Class names: those it was trained on, else the model's own, else the data's, else those of another model."""
+    taught = [s.classes for s in data.streams.values() if len(s) and s.label(0) is not None]
+    named = [*taught, getattr(product, "labels", None), *(s.classes for _, s in _sources(data))]
     named += [getattr(m, "labels", None) for m in models.values()]
     return next((list(n) for n in named if n), None)
 
@@ -162,18 +165,24 @@ def _parents(stage: Stage, done: Stages) -> list[Artifact]:
 def _with_hashes(value: Any, done: Stages) -> Any:
     """A stage with what it refers to replaced by the hash of its content."""
     if isinstance(value, Mapping):
-        out = {}
+        out: dict[Any, Any] = {}
         for k, v in value.items():
             if k == "stage" and v in done:
                 out[k] = done[v].hash
             elif k == "artifact" and isinstance(v, str):
                 out[k] = Artifact.open(v).hash
             elif k == "weights" and isinstance(v, str):
-                with open(v, "rb") as handle:
-                    out[k] = hashlib.file_digest(handle, "sha256").hexdigest()
+                out[k] = _digest(Path(v))
+            elif k == "backbone" and isinstance(v, str) and v.startswith("hf:") and Path(v[3:]).is_dir():
+                out[k] = {file.name: _digest(file) for file in sorted(Path(v[3:]).iterdir()) if file.is_file()}
             else:
                 out[k] = _with_hashes(v, done)
         return out
     if isinstance(value, (list, tuple)):
         return [_with_hashes(v, done) for v in value]
     return dataclasses.asdict(value) if dataclasses.is_dataclass(value) and not isinstance(value, type) else value
+
+
+def _digest(file: Path) -> str:
+    with open(file, "rb") as handle:
+        return hashlib.file_digest(handle, "sha256").hexdigest()

@@ -11,9 +11,11 @@ import torch
 
 from .core.errors import MarrowError
 from .core.source import Source
-from .data import open_source, splits_of
+from .data import class_counts, open_source, splits_of
+from .data.layout import located
 from .data.looked import Looked
-from .findings import class_counts, finding, findings, shown
+from .data.shard_index import changed
+from .findings import finding, findings, shown
 from .nn.duplicates import alike_groups
 from .text_table import pairs, table
 
@@ -46,7 +48,7 @@ def survey(splits: Mapping[str, Source], *, images: int = IMAGES, pixels: int = 
         used += len(decoded[split])
     shapes = np.concatenate([look.shapes for look in looked.values()])
     shapes = shapes[shapes.any(1)]
-    named = {split: class_counts(look) for split, look in looked.items() if look.source.classes}
+    named = {split: class_counts(source) for split, source in splits.items() if source.classes}
     return {
         "images": sum(map(len, splits.values())),
         "splits": {split: _split(look) for split, look in looked.items()},
@@ -65,13 +67,14 @@ def survey(splits: Mapping[str, Source], *, images: int = IMAGES, pixels: int = 
     }  # fmt: skip
 
 
-def survey_of(images: str, root: str | None = None) -> dict[str, Any]:
+def survey_of(images: str, root: str | None = None, group: str | None = None) -> dict[str, Any]:
     """The survey of a data set with the splits that it brings, or of all of it as the split `all`.
 
     Labels that cannot be made out are the first finding, and the images are looked at without them. root: the folder
-    with the files of a torchvision set.
+    with the files of a torchvision set. group: a pattern in the names, see `Grouped`; only splits that the data brings
+    can divide a group.
     """
-    given = {"images": images, **({"root": root} if root else {})}
+    given = {"images": images, **({"root": root} if root else {}), **({"group": group} if group else {})}
     parts = {split: {**given, "split": split} for split in splits_of(images, "data")} or {"all": given}
     problems = []
     try:
@@ -79,6 +82,9 @@ def survey_of(images: str, root: str | None = None) -> dict[str, Any]:
     except MarrowError as error:
         opened = {split: open_source({**part, "labels": False}, "data") for split, part in parts.items()}
         problems.append(finding("error", error.message, 1, [], error.hint))
+    if names := changed(located(images)):
+        problems.append(finding("error", "shards whose content is not what their index lists", len(names), names[:3],
+                                "Copy them again, or write them again with --to-shards."))  # fmt: skip
     found = survey(opened)
     return {"name": images, **found, "findings": [*problems, *found["findings"]]}
 

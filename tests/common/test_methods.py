@@ -92,6 +92,21 @@ def test_another_seed_other_numbers(stem):
     assert any(not torch.equal(v, second[k]) for k, v in first.items())
 
 
+STORING = [stem for stem in TRAINED if contract_class("teach", stem).targets is not Method.targets]
+
+
+@pytest.mark.parametrize("stem", STORING)
+def test_a_stored_teacher_changes_nothing(stem, tmp_path):
+    """So a row of `targets` depends on its view alone; five steps of 8 are almost two epochs of 24."""
+    made = []
+    for folder in (None, tmp_path, tmp_path):
+        method = pieces.method(stem)
+        pieces.engine(type(method), 5, cache=folder).with_(cached_views=1).train(method, pieces.data(method.streams))
+        made.append(method.state_dict())
+    assert list(tmp_path.glob("*/*.rows"))
+    assert all(torch.equal(v, made[1][k]) and torch.equal(v, made[2][k]) for k, v in made[0].items())
+
+
 class Stop:
     """A logger that sends this process SIGTERM after the second step."""
 

@@ -5,7 +5,7 @@ import sys
 from pathlib import Path
 
 import torch
-from engine_pieces import Duel, Pictures, Plainly, SmallNet, Sort
+from engine_pieces import Duel, Learn, Pictures, Plainly, SmallNet, Sort
 from torch import nn
 
 from marrow.core.contracts import Step
@@ -66,6 +66,7 @@ CASES = {
     "micro": (Plainly, settings(micro_batch=2)),
     "players": (Still, settings(optim=TWO)),
     "idle": (Idle, settings()),
+    "cached": (Learn, settings(cached_views=2)),
 }
 
 
@@ -73,9 +74,10 @@ def train(case, folder, devices):
     cls, chosen = CASES[case]
     method = made(cls)
     engine = Engine(chosen, device="cpu", devices=devices, checkpoint=folder / f"{case}.pt",
-                    logger=CsvLogger(folder / f"{case}-{os.environ['RANK']}.csv"))  # fmt: skip
+                    logger=CsvLogger(folder / f"{case}-{os.environ['RANK']}.csv"), cache=folder / "cache")  # fmt: skip
     engine.train(method, Data({"train": Pictures(30)}, Pictures(20, seed=1)))
-    return {case: dict(method.state_dict()), f"{case} best": str(engine.history["best"])}
+    found = {case: dict(method.state_dict()), f"{case} best": str(engine.history["best"])}
+    return found | ({"asked": [len(method.asked), engine.history["teacher_cache"]]} if case == "cached" else {})
 
 
 def short_of_memory():

@@ -1,11 +1,14 @@
 """A source, a net, a task and methods small enough to train in a second; with everything that can break a resume."""
 
+import dataclasses
+
 import torch
 import torch.nn.functional as F
 from torch import nn
 
 from marrow.core.contracts import Backbone, Features, Input, Method, Step, Task
 from marrow.core.source import Source, Unreadable
+from marrow.core.wrappers import Frozen
 
 CLASSES = 4
 
@@ -148,3 +151,43 @@ class Duel(Method):
 
     def product(self):
         return self.task
+
+
+@dataclasses.dataclass(frozen=True)
+class Cut:
+    """A random cut of a picture, enlarged again."""
+
+    side: int = 6
+
+    def __call__(self, example):
+        top, left = torch.randint(0, 9 - self.side, (2,)).tolist()
+        part = example["image"][:, top : top + self.side, left : left + self.side]
+        return {**example, "image": F.interpolate(part[None], (8, 8))[0]}
+
+
+class Learn(Method):
+    """A student learns what a frozen teacher says; `asked` holds the sizes of the batches it saw."""
+
+    def __init__(self, student, *, outputs=CLASSES, sure=30.0, batch_stats=False, view=Cut(), output="logits"):
+        super().__init__()
+        torch.manual_seed(1)
+        teacher = Sort(SmallNet())
+        teacher.head, student.head = nn.Linear(12, outputs), nn.Linear(12, outputs)
+        with torch.no_grad():
+            teacher.head.weight.mul_(sure)
+        self.student, self.teacher, self.view, self.asked = student, Frozen(teacher, batch_stats), view, []
+        self.output = output
+
+    def targets(self, batch):
+        self.asked.append(len(batch["image"]))
+        return {self.output: self.teacher(batch)["logits"].float()}
+
+    def forward(self, batch, clock, player="main"):
+        teacher, student = self.taught(batch)[self.output], self.student(batch)["logits"]
+        return Step({"kl": F.kl_div(student.log_softmax(1), teacher.softmax(1), reduction="batchmean")})
+
+    def views(self):
+        return self.view
+
+    def product(self):
+        return self.student

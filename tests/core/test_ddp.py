@@ -31,7 +31,7 @@ def one(folder):
     return torch.load(folder / "alone.pt", weights_only=True)
 
 
-@pytest.mark.parametrize("case", ["plain", "micro", "players", "idle"])
+@pytest.mark.parametrize("case", ["plain", "micro", "players", "idle", "cached"])
 def test_two_processes_equal_one_with_twice_the_batch(case, one, two):
     for found in two:
         for name, value in one[case].items():
@@ -81,3 +81,10 @@ def test_map_is_shared_and_ordered(two):
 def test_the_exit_code_of_a_process_comes_through():
     assert run([sys.executable, "-c", "raise SystemExit(2)"], 2) == 2
     assert run([sys.executable, "-c", "import os, signal; os.kill(os.getpid(), signal.SIGTERM)"], 2) == 130
+
+
+def test_processes_share_out_what_the_teacher_is_asked(one, two):
+    """A trial, then 30 pictures under two views: each process one view in batches of 4, alone both in batches of 8."""
+    for found in two:
+        assert found["asked"] == [1 + 8, {"rows": 60, "asked": 60}]
+    assert one["asked"] == [1 + 2 * 4, {"rows": 60, "asked": 60}]

@@ -17,7 +17,7 @@ from marrow.core.settings import Optim, Settings
 from marrow.core.table import Table
 from marrow.core.timm_backbone import TimmBackbone
 
-from .engine_pieces import Duel, Pictures, Plainly, SmallNet, Sort, Supervise
+from .engine_pieces import Accuracy, Duel, Pictures, Plainly, SmallNet, Sort, Supervise
 
 SGD = {"main": Optim("sgd", 0.1, schedule="constant", warmup_percent=0)}
 
@@ -227,6 +227,50 @@ def test_the_best_weights_are_kept_and_patience_ends_the_training():
     assert history["best"] == (next(s for s, v in curve.items() if v == best), "top1", best)
     assert history["steps"] == history["best"][0] + 30
     assert engine.evaluate(method.task, val)[0]["value"] == best > list(curve.values())[-1]
+
+
+class TwoRows(Accuracy):
+    def compute(self):
+        value = super().compute()[0]["value"]
+        return [{"metric": "top1", "value": value, "n": self.n}, {"metric": "wrong", "value": 1 - value, "n": self.n}]
+
+
+class SortTwice(Sort):
+    def metric(self):
+        return TwoRows()
+
+
+def selected(**settings):
+    torch.manual_seed(0)
+    logger, method = Rows(), Plainly(SortTwice(SmallNet(plain=True)))
+    adamw = {"main": Optim("adamw", 0.02)}
+    engine = train(
+        method, val=Pictures(60, seed=1), logger=logger, steps=60, evaluate_percent=5, optim=adamw, **settings
+    )
+    return engine.history["best"], logger, method
+
+
+def test_the_metric_that_is_selected_decides_what_is_kept():
+    kept = {}
+    for name, settings in {"top1": {}, "wrong": {"select": "wrong"}}.items():
+        best, logger, method = selected(**settings)
+        values = logger.column(f"val/{name}")
+        assert best == (max(values, key=values.get), name, max(values.values()))
+        assert len(set(values.values())) > 2
+        kept[name] = best[0]
+        rows = Engine(device="cpu").evaluate(method.product(), Pictures(60, seed=1))
+        assert next(row["value"] for row in rows if row["metric"] == name) == best[2]
+    assert kept["top1"] != kept["wrong"]
+
+
+def test_patience_counts_by_the_selected_metric():
+    measured = {name: len(selected(select=name, patience=2)[1].column(f"val/{name}")) for name in ("top1", "wrong")}
+    assert measured["wrong"] < measured["top1"]
+
+
+def test_an_unknown_metric_ends_the_training_at_the_first_measurement():
+    with pytest.raises(MarrowError, match="^select: 'balanced' is not measured; known: top1, wrong$"):
+        selected(select="balanced")
 
 
 def test_measuring_changes_nothing():

@@ -50,6 +50,7 @@ def test_a_good_recipe_gives_a_row_for_each_model():
         ("stages.0.task.classes", 1, "stages[0].task: classify.classes: 1 classes cannot be told apart"),
         ("stages.1.student.classes", 7, "stages[1]: teacher has 10 outputs, student 7"),
         ("stages.1.args", {"temperature": -1}, "stages[1].args.temperature: -1 is not a positive number"),
+        ("stages.0.cached_views", 2, "stages[0].cached_views: Supervised asks no frozen teacher, so there is nothing to store"),
         ("stages.1.teacher", {"stage": 0, "part": "hed"}, "stages[1].teacher.part: Classify has no part 'hed'; did you mean"),
         ("stages.1.teacher", {"stage": 0, "part": "backbone"},
          "stages[1].teacher: ssld needs a Task, TimmBackbone is a Backbone."),
@@ -116,3 +117,24 @@ def test_models_by_name():
 )
 def test_a_spec_in_few_words(spec, name):
     assert model_name(spec) == name
+
+
+def test_whether_a_teacher_can_be_stored_is_known_without_data():
+    views = {"stages.1.cached_views": 4}
+    assert fit_all(views) == []
+    assert fit_all({**views, "stages.1.args": {"teacher_bn": "batch"}}) == [
+        "stages[1].cached_views: the teacher uses the statistics of each batch, so what it says of an image depends on the "
+        "others and cannot be stored. Leave cached_views out, or use the running statistics."
+    ]
+    stage = {"teach": "feature_distillation", "student": TINY, "teacher": TINY, "data": DATA, "steps": 2}
+    dense = {"stages": [stage, {**stage, "args": {"dense": 1.0}}], **views}
+    assert fit_all(dense) == [
+        "stages[1].cached_views: the teacher's 'map' has 32 x 1 x 1 values an example, and only vectors are stored, "
+        "not maps or tokens. Leave cached_views out, or that term."
+    ]
+
+
+def fit_all(values):
+    values = override(GOOD, values)
+    assert check_static(values) == []
+    return check_fit(Recipe.from_dict(values))[0]

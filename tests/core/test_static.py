@@ -115,6 +115,11 @@ def test_a_good_recipe_has_no_problems():
         ("stages.0.data.train.0.fraction", 2,
          "stages[0].data.train[0].fraction: a number above 0 and up to 1 is needed, got 2"),
         ("stages.0.data.train.0.only", "cat", "stages[0].data.train[0].only: a list of class names is needed, got 'cat'"),
+        ("stages.0.data.train.0.group", "(", "stages[0].data.train[0].group: a regular expression is needed, got '('"),
+        ("stages.0.data.train.0.classes", ["a", "a"],
+         "stages[0].data.train[0].classes: a list of distinct class names is needed, got ['a', 'a']"),
+        ("stages.0.data.train.0.without", [{"images": "digit"}],
+         "stages[0].data.train[0].without[0].images: no file or folder 'digit'; did you mean 'digits'?"),
         ("stages.0.data.train.0.root", ".", "stages[0].data.train[0].root: 'root' goes with torchvision:NAME only"),
         ("stages.0.data.train.0.indices", "none", "stages[0].data.train[0].indices: no artifact at 'none'"),
         ("stages.0.data.batch", 0, "stages[0].data.batch: a whole number of at least 1 is needed, got 0"),
@@ -130,6 +135,9 @@ def test_a_good_recipe_has_no_problems():
         ("stages.0.layer_decay", 0, "stages[0].layer_decay: a number above 0 and up to 1 is needed, got 0"),
         ("stages.0.lr_multipliers", [], "stages[0].lr_multipliers: a list of numbers of at least 0 is needed, got []"),
         ("stages.0.clip", float("inf"), "stages[0].clip: a number above 0 is needed, got inf"),
+        ("stages.0.cached_views", 1000, "stages[0].cached_views: a whole number from 1 to 200 is needed, got 1000"),
+        ("stages.0.select", "top1", "stages[0].select: it compares measurements; evaluate_percent is needed too"),
+        ("stages.1.select", 1, "stages[1].select: the name of a metric is needed, got 1"),
         ("stages.0.patience", 2, "stages[0].patience: it counts measurements; evaluate_percent is needed too"),
         ("stages.0.evaluate_percent", 5, "stages[0].evaluate_percent: data.val is needed to measure on"),
         ("stages.0.evaluate_percent", 101,
@@ -223,7 +231,8 @@ def test_a_damaged_artifact_is_named(tmp_path):
     (tmp_path / "made").mkdir()
     (tmp_path / "made" / "artifact.json").write_text("{", encoding="utf-8")
     found = check_static(override(GOOD, {"stages.1.teacher": {"artifact": "made"}}), tmp_path)
-    assert found == ["stages[1].teacher.artifact: made/artifact.json is damaged"]
+    (said,) = found
+    assert said.startswith("stages[1].teacher.artifact: made/artifact.json is not JSON")
 
 
 def test_files_beside_a_missing_path_are_suggested(tmp_path):

@@ -9,20 +9,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image
+
+from .. import messy
 
 
 @pytest.fixture
 def picture():
     """A picture with smooth colours and some noise; other seeds, other pictures."""
-
-    def make(seed: int = 0, height: int = 24, width: int = 32) -> Image.Image:
-        rng = np.random.default_rng(seed)
-        coarse = Image.fromarray((rng.random((4, 4, 3)) * 255).astype(np.uint8))
-        smooth = np.array(coarse.resize((width, height), Image.Resampling.BICUBIC), float)
-        return Image.fromarray((smooth + rng.normal(0, 4, smooth.shape)).clip(0, 255).astype(np.uint8))
-
-    return make
+    return messy.picture
 
 
 @pytest.fixture

@@ -6,7 +6,7 @@ import torch
 from PIL import Image
 
 from marrow.core.source import Unreadable
-from marrow.data.decode import MAX_PIXELS, decode, decode_ids, jpeg_size
+from marrow.data.decode import MAX_PIXELS, decode, decode_ids
 
 
 def pixels(image: Image.Image) -> torch.Tensor:
@@ -116,14 +116,6 @@ def test_a_small_file_that_claims_to_be_huge_is_refused(form, encoded):
     with pytest.raises(Unreadable, match="60000|3600000000") as caught:
         decode(bytes(data), "bomb")
     assert 60000 * 60000 > MAX_PIXELS and "bomb" in str(caught.value)
-
-
-def test_jpeg_size_is_read_from_the_frame_header(encoded):
-    exif = Image.Exif()
-    exif[0x010E] = "a long description " * 50
-    assert jpeg_size(encoded(0, "JPEG", exif=exif)) == (24, 32)
-    assert jpeg_size(encoded(0, "JPEG", progressive=True)) == (24, 32)
-    assert jpeg_size(b"\xff\xd8\xff\xe0\x00\x10JFIF") is None
 
 
 def test_class_ids_are_not_touched():

@@ -100,3 +100,12 @@ def test_another_process_sees_the_same_hashes(photos):
             "print(ImageFolder(Path(sys.argv[1]), 'data').fingerprint())")  # fmt: skip
     told = subprocess.run([sys.executable, "-c", code, str(photos)], capture_output=True, text=True, check=True)
     assert told.stdout.strip() == open_source({"images": str(photos)}).fingerprint()
+
+
+def test_images_without_labels_lie_as_they_like(photos, picture):
+    picture(40).save(photos / "stray.png")
+    (photos / "owl" / "deeper").mkdir()
+    picture(41).save(photos / "owl" / "deeper" / "0.png")
+    source = open_source({"images": str(photos), "labels": False})
+    assert len(source) == 14 and source.classes is None and source.label(3) is None and "label" not in source[3]
+    assert source.name(13) == "stray.png" and open_source({"images": str(photos / "cat")}).classes is None

@@ -39,7 +39,25 @@ def test_rows_labels_and_names(written):
     source = Parquet([written()], "data")
     assert len(source) == 12 and source.classes == ["cat", "dog"]
     assert source[11]["image"].shape == (3, 24, 32) and source[11]["label"] == source.label(11) == 1
-    assert source.name(7) == "train.parquet/7"
+    assert source.name(7) == "train.parquet/7 (7.png)"
+
+
+def test_a_row_is_called_by_the_name_that_is_stored_with_it(tmp_path, encoded):
+    images = pa.array([{"bytes": encoded(0), "path": "ignored.png"}] * 3)
+    pq.write_table(pa.table({"image": images, "name": ["a", "b", "scene 6"]}), tmp_path / "b.parquet")
+    named = Parquet([tmp_path / "b.parquet"], "data")
+    assert named.name(2) == "b.parquet/2 (scene 6)" and named[2]["name"] == "scene 6"
+    paths = ["/home/ann/photos/1.png", "C:\\ann\\2.png", "ann/3.png", None]
+    images = pa.array([{"bytes": encoded(0), "path": path} for path in paths])
+    pq.write_table(pa.table({"image": images}), tmp_path / "a.parquet")
+    source = Parquet([tmp_path / "a.parquet"], "data")
+    assert [source.name(i).partition("/")[2] for i in range(4)] == ["0 (1.png)", "1 (2.png)", "2 (ann/3.png)", "3"]
+    pq.write_table(pa.table({"image": [{"bytes": encoded(0), "path": None}]}), tmp_path / "c.parquet")
+    both = Parquet([tmp_path / "a.parquet", tmp_path / "c.parquet"], "data")
+    assert both.name(0) == "a.parquet/0" and both.name(4) == "c.parquet/0"
+    large = pa.table({"image": images, "name": pa.array(list("wxyz"), pa.large_string())})
+    pq.write_table(large, tmp_path / "d.parquet")
+    assert pickle.loads(pickle.dumps(Parquet([tmp_path / "d.parquet"], "data"))).name(3) == "d.parquet/3 (z)"
 
 
 def test_other_columns_become_fields(written, encoded):
@@ -74,7 +92,7 @@ def test_splits_by_file_name(written, tmp_path):
     written("data/validation-00000-of-00001.parquet", 4, first=40)
     assert splits_of(str(tmp_path)) == ("train", "val")
     train = open_source({"images": str(tmp_path), "split": "train"})
-    assert len(train) == 24 and train.name(13) == "train-00001-of-00002.parquet/1"
+    assert len(train) == 24 and train.name(13) == "train-00001-of-00002.parquet/1 (1.png)"
     assert len(open_source({"images": str(tmp_path), "split": "val"})) == 4
     assert len(open_source({"images": str(tmp_path)})) == 28
 
@@ -117,7 +135,7 @@ def test_a_row_without_bytes_is_unreadable(tmp_path, encoded):
     rows = [{"bytes": encoded(0), "path": "a"}, {"bytes": None, "path": "b"}]
     pq.write_table(pa.table({"image": rows}), tmp_path / "a.parquet")
     source = Parquet([tmp_path / "a.parquet"], "data")
-    with pytest.raises(Unreadable, match="a.parquet/1: the row holds no image bytes"):
+    with pytest.raises(Unreadable, match=r"a.parquet/1 \(b\): the row holds no image bytes"):
         source[1]
     assert source.fraction(1) != source.fraction(0)
 

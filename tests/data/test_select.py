@@ -6,7 +6,7 @@ import torch
 from marrow.core.artifact import save
 from marrow.core.errors import MarrowError
 from marrow.core.table import Table
-from marrow.data import open_source
+from marrow.data import class_counts, imbalanced, open_source
 
 NAMES = ("train", "val", "test")
 
@@ -123,3 +123,46 @@ def test_artifacts_of_the_wrong_kind(photos, tmp_path):
         open_source({"images": str(tmp_path / "made")})
     with pytest.raises(MarrowError, match=r"^data.indices: .* has no column 'index'"):
         open_source({"images": str(photos), "indices": str(tmp_path / "made")})
+
+
+def test_without_leaves_out_copies_and_groups_of_what_is_held_out(photos, tmp_path):
+    pool = tmp_path / "pool"
+    shutil.copytree(photos, pool)
+    (pool / "dog" / "0.png").rename(pool / "cat" / "another name.png")
+    held = {"images": str(photos), "only": ["dog"]}
+    kept = open_source({"images": str(pool), "labels": False, "without": [held]})
+    assert sorted(kept.name(i) for i in range(len(kept))) == [f"{c}/{i}.png" for c in ("cat", "owl") for i in range(4)]
+    nothing = {"images": str(photos), "without": [{"images": str(photos)}]}
+    with pytest.raises(MarrowError, match=r"no example of .* is left by without: "):
+        open_source(nothing)
+    scene = {"images": str(photos), "group": r"([0-3])\.png", "only": ["owl"], "indices": [9]}
+    rest = open_source({"images": str(photos), "group": r"([0-3])\.png", "without": [scene]})
+    assert {rest.group(i) for i in range(len(rest))} == {"0", "2", "3"} and len(rest) == 9
+
+
+def test_without_is_checked_like_any_source(photos):
+    with pytest.raises(MarrowError, match=r"^data.without\[0\].image: unknown key 'image'; did you mean 'images'"):
+        open_source({"images": str(photos), "without": [{"images": str(photos), "image": "x"}]})
+    with pytest.raises(MarrowError, match="^data.without: a list of sources is needed, got 'x'"):
+        open_source({"images": str(photos), "without": "x"})
+
+
+def test_classes_number_the_labels_of_a_folder_that_lacks_some(photos):
+    source = open_source({"images": str(photos), "only": ["cat", "owl"], "classes": ["ant", "cat", "dog", "owl"]})
+    assert source.classes == ["ant", "cat", "dog", "owl"]
+    assert [source.label(i) for i in (0, 4)] == [source[i]["label"] for i in (0, 4)] == [1, 3]
+    assert class_counts(source) == {"ant": 0, "cat": 4, "dog": 0, "owl": 4}
+
+
+def test_classes_that_the_training_images_do_not_have(photos):
+    words = "^data.classes: there are images of 'dog', which the training images do not have; did you mean 'dogs'"
+    with pytest.raises(MarrowError, match=words):
+        open_source({"images": str(photos), "classes": ["cat", "dogs", "owl"]})
+    with pytest.raises(MarrowError, match="^data.classes: the images have no labels. Put each class"):
+        open_source({"images": str(photos / "cat"), "classes": ["cat", "dog"]})
+
+
+def test_imbalance_has_the_threshold_of_the_finding():
+    assert imbalanced({"a": 100, "b": 20}) and not imbalanced({"a": 100, "b": 21})
+    assert not imbalanced({"a": 100, "b": 0}) and not imbalanced({})
+    assert class_counts(open_source({"images": "digits", "labels": False})) == {}

@@ -59,7 +59,7 @@ def test_fraction_is_that_of_the_stored_picture(tmp_path, shard, encoded):
 
 def test_an_epoch_stays_close_on_disk(tmp_path, shard, encoded):
     one = encoded(0)
-    files = [shard(tmp_path / f"{s}.tar", [(f"{i}.png", one) for i in range(3000)]) for s in range(4)]
+    files = [shard(tmp_path / f"{s}.tar", [(f"{s}-{i}.png", one) for i in range(3000)]) for s in range(4)]
     source = Shards(files, "data")
     order = source.order(torch.Generator().manual_seed(3))
     assert sorted(order.tolist()) == list(range(12000))

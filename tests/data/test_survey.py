@@ -2,9 +2,6 @@ import io
 import json
 import os
 import resource
-import shutil
-import struct
-import zlib
 
 import numpy as np
 import pyarrow as pa
@@ -19,7 +16,9 @@ from marrow.data.folder import ImageFolder
 from marrow.data.header import header
 from marrow.survey import as_text, survey, survey_of
 
-NASTY = "=cmd <b>\"'\n\x1b[31m.png"
+from ..messy import SPITEFUL, messy
+
+NASTY = f"{SPITEFUL}.png"
 
 
 def counts(found: dict) -> dict[str, int]:
@@ -30,74 +29,10 @@ def row(found: dict, what: str) -> dict:
     return next(row for row in found["findings"] if row["what"].startswith(what))
 
 
-def png_of(width: int, height: int) -> bytes:
-    """A black 1-bit PNG of any size, without holding its pixels."""
-    packed, line = zlib.compressobj(1), bytes(1 + -(-width // 8))
-    pixels = b"".join([packed.compress(line) for _ in range(height)] + [packed.flush()])
-    chunks = (b"IHDR" + struct.pack(">IIBBBBB", width, height, 1, 0, 0, 0, 0), b"IDAT" + pixels, b"IEND")
-    return b"\x89PNG\r\n\x1a\n" + b"".join(
-        struct.pack(">I", len(c) - 4) + c + struct.pack(">I", zlib.crc32(c)) for c in chunks
-    )
-
-
-def too_deep(folder) -> None:
-    """A folder whose path is longer than the system takes: root too cannot open it by its name."""
-    at = os.open(folder, os.O_RDONLY)
-    for _ in range(18):
-        os.mkdir("d" * 250, dir_fd=at)
-        below = os.open("d" * 250, os.O_RDONLY, dir_fd=at)
-        os.close(at)
-        at = below
-    os.close(at)
-
-
 @pytest.fixture
-def messy(tmp_path, picture):
-    """Everything that people have in their folders, in train and test."""
-    root = tmp_path / "messy"
-    for c, (name, n) in enumerate({"cat": 21, "dog": 20, "owl": 3}.items()):
-        for split, first, count in (("train", 0, n), ("test", 500, 2)):
-            (root / split / name).mkdir(parents=True)
-            for i in range(first, first + count):
-                picture(1000 * c + i).save(root / split / name / f"{i}.png")
-    cat, dog, test = root / "train" / "cat", root / "train" / "dog", root / "test"
-    picture(1).convert("CMYK").save(cat / "cmyk.jpg")  # looks like 1.png
-    exif = Image.Exif()
-    exif[0x0112] = 6
-    picture(100).save(cat / "turned.jpg", exif=exif)
-    Image.fromarray(np.random.default_rng(0).integers(0, 2**16, (24, 32), np.uint16)).save(cat / "deep.png")
-    with_alpha = picture(101).copy()
-    with_alpha.putalpha(77)
-    with_alpha.save(cat / "alpha.png")
-    picture(102).convert("P").save(cat / "palette.png")
-    frames = [picture(i).convert("P") for i in (103, 104)]
-    frames[0].save(cat / "moving.gif", save_all=True, append_images=frames[1:])
-    picture(105).convert("L").save(cat / "grey.png")
-    picture(106, 1, 1).save(cat / "dot.png")
-    picture(107, 20, 100).save(cat / "wide.png")
-    picture(108).save(cat / "photo.jpg", "PNG")
-    picture(109).save(cat / NASTY)
-    (cat / "empty.png").write_bytes(b"")
-    (cat / "letter.jpg").write_text("Dear Sir")
-    (cat / "cut.png").write_bytes((cat / "0.png").read_bytes()[:300])
-    (cat / "huge.png").write_bytes(png_of(20_000, 20_000))
-    with open(cat / "long.png", "wb") as file:
-        file.truncate(2**31)  # a sparse file of 2 GiB
-    (cat / "notes.txt").write_text("no picture")
-    (cat / ".hidden").write_text("not counted")
-    (cat / "loop.png").symlink_to("loop.png")
-    (cat / "around").symlink_to(root, target_is_directory=True)
-    picture(110).save(tmp_path / "secret.png")
-    (cat / "out.png").symlink_to(tmp_path / "secret.png")
-    os.mkfifo(cat / "pipe.png")
-    too_deep(cat)
-    (root / "train" / "papers").mkdir()
-    shutil.copy(cat / "2.png", cat / "2 again.png")
-    shutil.copy(cat / "3.png", dog / "not a dog.png")
-    shutil.copy(cat / "4.png", test / "cat" / "seen.png")
-    picture(5).save(test / "cat" / "squeezed.jpg", quality=90)
-    picture(6).resize((36, 27), Image.Resampling.BICUBIC).save(test / "cat" / "larger.png")
-    return root
+def strange(tmp_path):
+    """A stranger's folder, and what is to be counted in it."""
+    return tmp_path / "messy", messy(tmp_path / "messy")
 
 
 def snapshot(root) -> dict:
@@ -106,43 +41,16 @@ def snapshot(root) -> dict:
             for s in [os.lstat(p)]}  # fmt: skip
 
 
-def test_a_messy_folder_is_counted_in_full_and_left_as_it_was(messy):
-    before, memory = snapshot(messy), resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    found = survey_of(str(messy))
-    assert snapshot(messy) == before
+def test_a_messy_folder_is_counted_in_full_and_left_as_it_was(strange):
+    root, expected = strange
+    before, memory = snapshot(root), resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    found = survey_of(str(root))
+    assert snapshot(root) == before
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - memory < 200_000  # kB: 400 million pixels are more
-    assert counts(found) == {
-        "empty files": 1,
-        "files that are no images": 1,
-        "images too large to decode": 2,
-        "damaged images, or such as cannot be opened": 1,
-        "folders that cannot be opened": 1,
-        "links out of the folder": 2,
-        "links that lead nowhere or in a circle": 1,
-        "sub-folders without an image": 1,
-        "classes with fewer than 20 images in train": 1,
-        "classes much smaller than the largest, which has up to 13 times as many images": 1,
-        "the same file with different labels": 1,
-        "images of test that are copies of images learnt or chosen by": 1,
-        "images of test that are near copies of images learnt or chosen by": 2,
-        "images less than 16 pixels high or wide": 1,
-        "files that are no images by their ending": 1,
-        "neither files nor folders": 1,
-        "copies of another image in the same split": 2,
-        "near copies of another image in the same split": 1,
-        "images more than 4 times as long as wide": 1,
-        "files whose ending names another format": 1,
-        "CMYK images": 1,
-        "images with 16 bits a channel": 1,
-        "images with transparency": 1,
-        "palette images": 2,
-        "animations or files of several pages": 1,
-        "images turned by EXIF": 1,
-        "grey images": 2,
-    }
-    assert found["splits"]["test"] | {"bytes": 0} == {"images": 9, "classes": 3, "unreadable": 0, "bytes": 0}
-    assert found["splits"]["train"]["unreadable"] == 5 and found["splits"]["train"]["images"] == found["images"] - 9
-    assert found["classes"]["owl"] == {"train": 3, "test": 2} and found["sizes"]["max"] == [100, 27]
+    assert counts(found) == expected
+    assert found["splits"]["test"] | {"bytes": 0} == {"images": 23, "classes": 6, "unreadable": 0, "bytes": 0}
+    assert found["splits"]["train"]["unreadable"] == 7 and found["splits"]["train"]["images"] == found["images"] - 23
+    assert found["classes"]["caf\\xe9"] == {"train": 6, "test": 0} and found["sizes"]["max"] == [100, 27]
     severities = [r["severity"] for r in found["findings"]]
     assert severities == sorted(severities, key=("error", "warning", "note").index) and "error" not in severities
     assert row(found, "the same file")["examples"] == ["train: cat/3.png (cat) = train: dog/not a dog.png (dog)"]
@@ -150,25 +58,69 @@ def test_a_messy_folder_is_counted_in_full_and_left_as_it_was(messy):
     assert sorted(row(found, "images of test that are near")["examples"]) == [
         "test: cat/larger.png = train: cat/6.png", "test: cat/squeezed.jpg = train: cat/5.png"]  # fmt: skip
     assert row(found, "near copies")["examples"] == ["train: cat/cmyk.jpg = train: cat/1.png"]
+    assert row(found, "classes whose names")["examples"] == ["Dog = dog"]
     assert all(r["remedy"] and len(r["examples"]) <= 3 for r in found["findings"])
+    json.dumps(found, ensure_ascii=False).encode()  # whatever names there are, a report can be written
 
 
-def test_a_messy_folder_can_be_read_around_what_is_wrong(messy):
-    source = open_source({"images": str(messy), "split": "train"})
-    assert source.classes == ["cat", "dog", "owl"]
+def test_a_messy_folder_can_be_read_around_what_is_wrong(strange):
+    source = open_source({"images": str(strange[0]), "split": "train"})
+    assert source.classes == ["Dog", "caf\\xe9", "cat", "dog", "hen..", f"owl {SPITEFUL}"]
     unreadable = 0
     for i in range(len(source)):
         try:
             assert source[i]["image"].shape[0] == 3
         except Unreadable:
             unreadable += 1
-    assert unreadable == 5
+    assert unreadable == 7
 
 
-def test_the_text_fits_and_holds_nothing_that_steers_a_terminal(messy):
-    text = as_text(survey_of(str(messy)), width=100)
+def test_the_text_fits_and_holds_nothing_that_steers_a_terminal(strange):
+    text = as_text(survey_of(str(strange[0])), width=100)
     assert max(map(len, text.splitlines())) <= 100
     assert "\x1b" not in text and "train: cat/4.png" in text
+
+
+def test_a_file_that_vanishes_after_the_listing_is_counted(photos):
+    source = open_source({"images": str(photos)})
+    (photos / "dog" / "1.png").unlink()
+    found = survey({"all": source})
+    assert row(found, "damaged images")["examples"] == ["dog/1.png: No such file or directory"]
+    assert found["splits"]["all"]["unreadable"] == 1 and found["images"] == 12
+
+
+def test_a_folder_that_may_only_be_read(photos):
+    folders = [photos, *photos.iterdir()]
+    before = survey_of(str(photos)) | {"seconds": 0}
+    for folder in folders:
+        folder.chmod(0o555)
+    assert survey_of(str(photos)) | {"seconds": 0} == before
+    for folder in folders:
+        folder.chmod(0o755)
+
+
+def test_a_thousand_classes(tmp_path, encoded):
+    content = [encoded(0), encoded(1)]
+    for c in range(1000):
+        (tmp_path / f"{c:04}").mkdir()
+        for i in range(2):
+            (tmp_path / f"{c:04}" / f"{i}.png").write_bytes(content[i])
+    found = survey({"all": open_source({"images": str(tmp_path)})}, images=50)
+    assert len(found["classes"]) == 1000 and counts(found)["classes with fewer than 20 images in all"] == 1000
+    assert "... 980 more" in as_text({"name": "x", **found}) and len(as_text({"name": "x", **found})) < 4000
+
+
+def test_groups_that_cross_the_splits_of_a_data_set(tmp_path, picture):
+    for split, names in {"train": ("a1", "a2", "b1"), "val": ("c1", "c2"), "test": ("a3", "c3", "d1", "x")}.items():
+        for c in range(2):
+            (tmp_path / split / str(c)).mkdir(parents=True)
+            for i, name in enumerate(names):
+                picture(hash((split, c, i)) % 10**6).save(tmp_path / split / str(c) / f"{name}.png")
+    found = survey_of(str(tmp_path), group=r"([a-d])\d\.png")
+    leak = row(found, "images of test from groups")
+    assert (leak["severity"], leak["count"]) == ("warning", 4)
+    assert leak["examples"] == ["test: 0/a3.png (a)", "test: 0/c3.png (c)", "test: 1/a3.png (a)"]
+    assert not any("groups" in what for what in counts(survey_of(str(tmp_path))))
 
 
 def test_names_are_shown_on_one_line(tmp_path, encoded):

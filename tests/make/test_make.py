@@ -1,34 +1,19 @@
 """`make` on a stranger's folder: the whole chain, what it leaves, and what it refuses before any work is done."""
 
 import json
-import math
+import shlex
 
 import pytest
-import torch
 from PIL import Image
 
 import marrow
+from marrow.cli import main
 from marrow.core.artifact import Artifact
 from marrow.core.errors import MarrowError
+from marrow.data import open_source
 
-COLOURS = {"ant": (200, 40, 40), "bee": (40, 200, 40), "cat & <b>dog": (40, 40, 200)}
-
-
-def photos(folder, each=40, classes=COLOURS, junk=False):
-    """Noisy pictures, one colour a class; with `junk` also files that are no pictures."""
-    draw = torch.Generator().manual_seed(0)
-    for name, colour in classes.items():
-        (folder / name).mkdir(parents=True)
-        for i in range(each):
-            noise = torch.randn(36, 44, 3, generator=draw) * 60 + torch.tensor(colour)
-            Image.fromarray(noise.clamp(0, 255).byte().numpy()).save(folder / name / f"{i}.png")
-        if junk:
-            whole = (folder / name / "0.png").read_bytes()
-            (folder / name / "cut off.png").write_bytes(whole[: len(whole) // 2])
-            (folder / name / "empty.jpg").write_bytes(b"")
-            (folder / name / "a text.png").write_text("not a picture")
-            (folder / name / "notes.txt").write_text("skipped without a word")
-    return folder
+from ..messy import messy
+from .pieces import COLOURS, flat, photos
 
 
 @pytest.fixture(scope="module")
@@ -42,7 +27,15 @@ def made(tmp_path_factory):
 
 def test_the_report_has_every_row_with_its_interval_and_latency(made):
     _, _, report, out = made
-    assert [r["name"] for r in report["rows"]] == ["teacher", "baseline", "student", "pruned", "int8", "fp32"]
+    assert [r["name"] for r in report["rows"]] == [
+        "teacher",
+        "baseline",
+        "student",
+        "pruned",
+        "int8",
+        "fp32",
+        "student_int8",
+    ]
     for row in report["rows"]:
         low, high = row["ci95"]
         assert row["metric"] == "top1" and row["split"] == "test" and low <= row["value"] <= high
@@ -82,26 +75,109 @@ def test_the_same_call_makes_nothing_again(made):
     assert [r["value"] for r in again["rows"]] == [r["value"] for r in first["rows"]]
 
 
+def test_what_it_took_stands_beside_what_was_expected(made):
+    _, _, report, out = made
+    expected, took = report["estimate"], report["actual"]
+    assert {"teacher", "baseline", "student", "pruned", "int8", "all"} <= expected["minutes"].keys() & took[
+        "minutes"
+    ].keys()
+    assert took["minutes"]["all"] > took["minutes"]["teacher"] > 0
+    assert expected["disk"] > 0 and took["disk"] > (out / "model.onnx").stat().st_size and took["memory"] > 10**8
+
+
 def test_another_call_into_the_same_folder_lists_what_differs(made):
     data, _, _, out = made
     with pytest.raises(MarrowError, match=r"holds another run\n  stages\[0\].steps: \d+ there, \d+ now"):
         marrow.make(str(data), img_size=32, batch=16, epochs=7, out=out, device="cpu", quiet=True)
 
 
-def test_a_teacher_that_is_there_already_is_taken(made, tmp_path):
-    data, _, _, out = made
-    from marrow.make.plan import Wishes, plan
+@pytest.fixture(scope="module")
+def small(made, tmp_path_factory):
+    """A tiny untrained net as a file of weights would be, and a classifier that knows the colours."""
+    root = tmp_path_factory.mktemp("small")
+    net = marrow.backbone("resnet10t", channels=(16, 16, 16, 16), stem_width=16, img_size=32)
+    marrow.save(root / "net", net)
+    return root, flat(root / "flat", 100), made[3] / "teacher"
 
-    stages = plan(Wishes(data=str(data), teacher=str(out / "teacher"), img_size=32, batch=16, epochs=1)).recipe[
-        "stages"
+
+def test_without_labels_the_teacher_is_agreed_with_and_a_missed_budget_can_be_accepted(small):
+    root, data, teacher = small
+    same = {
+        "teacher": str(teacher),
+        "student": str(root / "net"),
+        "img_size": 32,
+        "batch": 16,
+        "epochs": 6,
+        "quiet": True,
+    }
+    missed = marrow.make(str(data), max_size="12kB", max_drop=100.0, out=root / "agree", **same)
+    rows = {r["name"]: r for r in missed["rows"]}
+    assert rows["student"]["metric"] == "agreement" and rows["teacher"]["value"] is None and rows["baseline"]["reason"]
+    assert missed["verdict"].startswith("Budget not met: size ") and [b["met"] for b in missed["budgets"]] == [
+        False,
+        True,
     ]
-    assert [s["name"] for s in stages] == ["baseline", "student", "cut", "pruned", "fp32", "int8"]
-    assert stages[1]["teacher"] == {"artifact": str(out / "teacher")}
-    others = photos(tmp_path / "others", classes={"x": (9, 9, 9), "y": (250, 250, 250)})
-    with pytest.raises(MarrowError, match="--teacher: its classes .* are not the data's"):
-        plan(Wishes(data=str(others), teacher=str(out / "teacher")))
-    with pytest.raises(MarrowError, match="--teacher: no artifact at resnet50"):
-        plan(Wishes(data=str(data), teacher="resnet50"))
+    option, value = missed["accept"].split()[:2]
+    assert option == "--max-size"
+    written = {f: f.stat().st_mtime_ns for f in (root / "agree").glob("*/artifact.json")}
+    again = marrow.make(str(data), max_size=value, max_drop=100.0, out=root / "agree", **same)
+    assert again["accept"] is None and all(b["met"] for b in again["budgets"])
+    assert {f: f.stat().st_mtime_ns for f in written} == written
+
+
+def test_the_command_that_accepts_is_printed_and_accepts(small, capsys):
+    root, data, teacher = small
+    words = ["make", "--data", str(data), "--teacher", str(teacher), "--student", str(root / "net"), "--img-size", "32",
+             "--batch", "16", "--epochs", "6", "--out", str(root / "agree"), "--max-size=12kB"]  # fmt: skip
+    with pytest.raises(SystemExit) as ended:
+        main(words)
+    said = capsys.readouterr()
+    assert ended.value.code == 3 and "Budget not met: size" in said.out
+    offered = shlex.split(said.err.strip().splitlines()[-1].partition("accept the nearest file with: marrow ")[2])
+    assert offered[:3] == ["make", "--data", str(data)] and "--max-size=12kB" not in offered
+    main(offered)
+    assert "Inside the budget: size" in capsys.readouterr().out
+
+
+def test_without_labels_and_classes_neighbours_are_compared(small):
+    root, data, _ = small
+    report = marrow.make(str(data), teacher=str(root / "net"), student=str(root / "net"), img_size=32, batch=16, epochs=1,
+                         out=root / "alike", skip=("prune",), quiet=True)  # fmt: skip
+    rows = {r["name"]: r for r in report["rows"]}
+    assert rows["int8"]["metric"] == "knn_agreement" and 0 <= rows["int8"]["value"] <= 1
+    assert rows["int8"]["more"]["chance"] < 0.2 and report["confusion"] is None and report["task"] == "embed"
+    assert marrow.load(root / "alike" / report["ship"]).outputs == ["embedding"]
+    with pytest.raises(MarrowError, match="--max-drop: without labels .* no accuracy to lose"):
+        marrow.make(str(data), teacher=str(root / "net"), max_drop=1.0, quiet=True)
+
+
+def test_a_messy_folder_goes_through(small, tmp_path):
+    root, _, _ = small
+    counts = messy(tmp_path / "photos")
+    classes = open_source({"images": str(tmp_path / "photos"), "split": "train"}).classes
+    sure = marrow.task("classify", backbone=marrow.load(root / "net"), classes=len(classes))
+    sure.head.weight.data.mul_(100.0)  # no knowledge, but no doubts either: methods refuse a teacher that knows nothing
+    sure.labels = classes
+    marrow.save(tmp_path / "teacher", sure)
+    report = marrow.make(str(tmp_path / "photos"), teacher=str(tmp_path / "teacher"), student=str(root / "net"), img_size=32,
+                         batch=16, epochs=1, skip=("prune", "int8"), out=tmp_path / "run", quiet=True)  # fmt: skip
+    assert report["ship"] == "fp32" and report["rows"][0]["n"] == report["data"]["test"]
+    found = {f["what"]: f["count"] for f in report["findings"]}
+    of_images = {what: n for what, n in counts.items() if not what.startswith("classes ")}  # val was cut from them
+    assert len(of_images) > 20 and {what: found.get(what) for what in of_images} == of_images
+    page = (tmp_path / "run" / "report.html").read_text()
+    assert "=cmd &lt;b&gt;" in page and "=cmd <b>" not in page
+
+
+def test_a_dry_run_writes_nothing(small, tmp_path, monkeypatch):
+    root, data, teacher = small
+    monkeypatch.chdir(tmp_path)
+    planned = marrow.make(str(data), teacher=str(teacher), student=str(root / "net"), img_size=32, batch=16, epochs=1,
+                          dry_run=True)  # fmt: skip
+    assert [s["stage"] for s in planned["stages"]][:2] == ["student", "cut"] and planned["estimate"]["minutes"][
+        "all"
+    ] > 0
+    assert "In all about" in planned["takes"] and list(tmp_path.iterdir()) == []
 
 
 def refused(data, **options):
@@ -152,32 +228,4 @@ def test_out_inside_the_data(tmp_path):
 
 def test_an_unknown_student(tmp_path):
     said = refused(photos(tmp_path / "photos"), student="resnet81", out=tmp_path / "run", img_size=32)
-    assert "unknown backbone 'resnet81'; did you mean" in said and not (tmp_path / "run").exists()
-
-
-def test_the_plan_for_the_digits_hides_the_test_split():
-    from marrow.make.plan import Wishes, plan
-
-    chosen = plan(Wishes())
-    text = json.dumps(chosen.recipe)
-    assert '"split": "test"' not in text and chosen.test["split"] == "test"
-    assert chosen.data["labels of the baseline"] == 50 and chosen.name.startswith("digits-")
-    assert chosen.name != plan(Wishes(seed=1)).name and chosen.name == plan(Wishes()).name
-
-
-def test_pruning_can_be_left_out_and_nothing_else():
-    from marrow.make.plan import Wishes, plan
-
-    stages = plan(Wishes(skip=("prune",))).recipe["stages"]
-    assert [s["name"] for s in stages] == ["teacher", "baseline", "student", "fp32", "int8"]
-    assert stages[-1]["model"] == {"stage": "student"}
-    with pytest.raises(MarrowError, match="--skip: 'teacher' cannot be left out; known: prune"):
-        plan(Wishes(skip=("teacher",)))
-
-
-@pytest.mark.parametrize("count", [12, 100, 640, 5000])
-def test_a_batch_is_a_power_of_two_below_a_tenth_of_the_images(count):
-    from marrow.make.plan import usual_batch
-
-    batch = usual_batch(count)
-    assert batch == 2 ** round(math.log2(batch)) and 8 <= batch <= 64 and (batch == 8 or batch <= count / 10)
+    assert "--student: unknown model 'resnet81'; did you mean" in said and not (tmp_path / "run").exists()

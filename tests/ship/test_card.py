@@ -86,6 +86,15 @@ def test_it_says_what_artifact_json_holds(tmp_path):
     assert digest in text
 
 
+def test_a_metric_that_is_no_accuracy_is_explained(tmp_path):
+    rows = [{"metric": "agreement", "value": 0.9, "n": 1250, "split": "val", "ci95": [0.88, 0.92]},
+            {"metric": "knn_agreement", "value": None, "n": 1250}]  # fmt: skip
+    text = saved(tmp_path / "net", task(), metrics=rows)
+    assert "| agreement with the teacher | 90.0 % | 88.0 to 92.0 | 1250 | val |" in text
+    assert "\n\nAgreement is how often a model answers as the teacher does, on 1,250 held-out images" in text
+    assert "\n\nK-NN agreement is" in text and "accuracy" not in yaml.safe_load(text.split("---")[1]).get("metrics", [])
+
+
 def test_it_asks_its_publisher_about_the_data(tmp_path):
     text = saved(tmp_path / "net", task())
     assert "says here where its training images are from" in text

@@ -47,18 +47,46 @@ def test_the_dashed_line_joins_what_nothing_beats():
     assert len(line.get("points").split()) == 2  # student and teacher; the baseline is beaten by the student
 
 
-@pytest.mark.parametrize("width", [860, 350])
-def test_names_stay_inside_and_apart(width):
-    crowd = [Point(f"model {i}", "c0", 1 + i / 50, 90 + i / 10, None, 1e6, "") for i in range(6)]
-    names = [t for t in drawn(crowd, width=width).iter("text") if t.get("class") == "name"]
+def names(svg) -> list[Box]:
     boxes = []
-    for t in names:
-        x, y, long = float(t.get("x")), float(t.get("y")), plots.LETTER * len(t.text)
-        left = x - (long if t.get("text-anchor") == "end" else 0)
-        boxes.append(Box(left, y - 11, left + long, y + 3))
-    assert len(boxes) == 6
+    for t in svg.iter("text"):
+        if t.get("class") == "name":
+            x, y, long = float(t.get("x")), float(t.get("y")), plots.LETTER * len(t.text)
+            left = x - (long if t.get("text-anchor") == "end" else 0)
+            boxes.append(Box(left, y - 11, left + long, y + 3))
+    return boxes
+
+
+CHAIN = [("teacher", 212.0, 98.1), ("baseline", 9.6, 90.2), ("student", 9.7, 95.1), ("pruned, fp32", 6.8, 94.6),
+         ("int8", 4.1, 93.8), ("student, int8", 5.6, 94.5), ("compare", 5.9, 92.1), ("compare, int8", 4.6, 90.8)]  # fmt: skip
+
+
+@pytest.mark.parametrize("width", [860, 350])
+@pytest.mark.parametrize("crowd", [[(f"model {i}", 1 + i / 50, 90 + i / 10) for i in range(6)], CHAIN])
+def test_names_stay_inside_and_apart(width, crowd):
+    points = [Point(name, "c0", ms, value, (value - 1, value + 1), 1e6, "") for name, ms, value in crowd]
+    svg = drawn(points, width=width)
+    boxes = names(svg)
+    assert len(boxes) == len(crowd)
     assert all(b.x0 >= 0 and b.x1 <= width for b in boxes)
     assert not [1 for i, a in enumerate(boxes) for b in boxes[:i] if a.meets(b)]
+    on_dots = [(x, y) for x, y in dots(svg) for b in boxes if b.meets(Box(x - 3, y - 3, x + 3, y + 3))]
+    assert not on_dots
+
+
+def test_a_line_leads_to_a_name_that_is_far_from_its_dot():
+    near, far = (drawn([Point(f"model {i}", "c0", 1, 90 + i * step, None, 1e6, "") for i in range(9)] + [POINTS[0]])
+                 for step in (1, 0.01))  # fmt: skip
+    assert not [p for p in near.iter("path") if p.get("class") == "leader"]
+    assert [p for p in far.iter("path") if p.get("class") == "leader"]
+
+
+def test_bars_are_shares_of_their_width():
+    bar = ElementTree.fromstring(plots.bar(0.25, 0.5, "int8"))
+    assert [(r.get("class"), r.get("x"), r.get("width")) for r in bar.iter("rect")] == [
+        ("track", None, "100%"), ("fill int8", None, "25.0%"), ("mark", "49.5%", "2")]  # fmt: skip
+    assert len(list(ElementTree.fromstring(plots.bar(None, None, "int8")).iter("rect"))) == 1
+    assert [r.get("width") for r in ElementTree.fromstring(plots.bars([1, 0.5])).iter("rect")] == ["100.0%", "50.0%"]
 
 
 def test_a_single_flat_curve_has_a_scale():

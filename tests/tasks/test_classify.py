@@ -108,6 +108,14 @@ def test_a_classifier_that_came_with_the_backbone_is_the_start(tmp_path):
     assert Classify(backbone, classes=4).eval()({"image": image})["logits"].shape == (2, 4)
 
 
+def test_the_names_of_its_classes_come_with_the_classifier(tmp_path):
+    save_file(timm.create_model("cifar_resnet20", num_classes=3).state_dict(), tmp_path / "w.safetensors")
+    (tmp_path / "w.labels.txt").write_text("cat\ndog\nowl\n", encoding="utf-8")
+    backbone = TimmBackbone.create("cifar_resnet20", weights=str(tmp_path / "w.safetensors"))
+    assert Classify(backbone, classes=3).labels == ["cat", "dog", "owl"]
+    assert Classify(backbone, classes=4).labels is None
+
+
 @pytest.mark.parametrize(
     "arguments, words",
     [

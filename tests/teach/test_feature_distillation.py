@@ -11,7 +11,7 @@ from marrow.core.settings import Optim, Settings
 from marrow.core.source import Source
 from marrow.core.timm_backbone import TimmBackbone
 from marrow.nn.neighbours import nearest, shared
-from marrow.teach.feature_distillation import FeatureDistillation, cosine, same_grid
+from marrow.teach.feature_distillation import FeatureDistillation, cosine, neighbour, same_grid
 
 FIRST = Clock(step=0, epoch=0, progress=0.0)
 NETS = {
@@ -134,6 +134,22 @@ def test_the_students_neighbours_become_its_teachers():
     assert agreement() > before + 0.1
 
 
+def test_neighbours_by_hand():
+    # By angle: 0 and 1 are each other's nearest, 2's is 1, 3's is 2; lengths do not matter.
+    a = torch.tensor([[9.0, 0.0], [1.0, 0.2], [1.0, 1.0], [0.0, 3.0]])
+    assert neighbour(a, a * torch.tensor([[1.0], [5.0], [0.1], [2.0]])) == 1.0
+    # Here 2's nearest is 3, the others' stay.
+    b = torch.tensor([[1.0, 0.0, 0.0], [1.0, 0.1, 0.0], [0.0, 1.0, 0.9], [0.0, 1.0, 1.0]])
+    assert neighbour(a, b) == 0.75
+
+
+def test_neighbours_are_logged_without_a_gradient_and_not_for_one_image():
+    method = FeatureDistillation(net(), net()).eval()
+    step = method({"image": images(8, 32)}, FIRST)
+    assert step.logs["neighbour"] == 1.0 and not step.logs["neighbour"].requires_grad
+    assert "neighbour" not in method({"image": images(1, 32)}, FIRST).logs
+
+
 def test_each_network_gets_the_view_at_its_own_size():
     method = FeatureDistillation(net(size=32), net(size=48, seed=1)).eval()
     assert method.views()(Pictures()[0])["image"].shape == (3, 48, 48)
@@ -176,3 +192,21 @@ def test_bad_input_is_refused():
         FeatureDistillation(net(), Flat(), dense=1.0)
     with pytest.raises(MarrowError, match="teacher sees 3 channels, student 1; they share every view"):
         FeatureDistillation(net(in_chans=1, mean=(0.5,), std=(0.5,)), net())
+
+
+def test_stored_features_give_the_same_student_to_the_bit(tmp_path):
+    settings = Settings(steps=5, batch=16, optim={"main": Optim("sgd", lr=0.05)}, cached_views=2)
+    made = []
+    for cache in (None, tmp_path, tmp_path):
+        method = FeatureDistillation(net(), net("vit_tiny_patch16_224", seed=1))
+        Engine(settings, device="cpu", cache=cache).train(method, Data({"train": Pictures()}))
+        made.append(method.state_dict())
+    assert all(torch.equal(v, made[1][k]) and torch.equal(v, made[2][k]) for k, v in made[0].items())
+
+
+def test_maps_are_not_stored(tmp_path):
+    method = FeatureDistillation(net(), net(seed=1), dense=0.5)
+    with pytest.raises(MarrowError, match="the teacher's 'map' has 32 x 1 x 1 values an example, and only vectors"):
+        Engine(Settings(steps=1, batch=8, cached_views=2), device="cpu", cache=tmp_path).train(
+            method, Data({"train": Pictures()})
+        )

@@ -233,3 +233,27 @@ def test_other_bad_input_is_refused():
         SSLD(task(), teacher(), temperature=0.0)
     with pytest.raises(MarrowError, match="teacher sees 3 channels, student 1"):
         SSLD(task(in_chans=1, mean=(0.5,), std=(0.5,)), teacher())
+
+
+@pytest.mark.parametrize("more", [{}, {"activation": "sigmoid"}, {"class_map": (0, 1, 1, -1, 2, 3)}])
+def test_a_stored_teacher_gives_the_same_student_to_the_bit(tmp_path, more):
+    source = Pictures()
+    settings = Settings(steps=7, batch=8, optim={"main": Optim("sgd", lr=0.05)}, cached_views=2)
+    made = []
+    for cache in (None, tmp_path, tmp_path):
+        method = SSLD(task(), teacher(6 if "class_map" in more else 4), **more)
+        engine = Engine(settings, device="cpu", cache=cache)
+        engine.train(method, Data({"train": source}))
+        made.append((method.state_dict(), engine.history["teacher_cache"]))
+    (online, _), (first, filled), (second, read) = made
+    assert filled == {"rows": 48, "asked": 48} and read == {"rows": 48, "asked": 0}
+    for name, value in online.items():
+        assert torch.equal(first[name], value) and torch.equal(second[name], value), name
+
+
+def test_a_teacher_on_batch_statistics_is_not_stored(tmp_path):
+    method = SSLD(task(), teacher(), teacher_bn="batch")
+    with pytest.raises(MarrowError, match="the teacher uses the statistics of each batch.*use the running statistics"):
+        Engine(Settings(steps=1, batch=8, cached_views=2), device="cpu", cache=tmp_path).train(
+            method, Data({"train": Pictures()})
+        )

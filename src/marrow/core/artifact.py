@@ -10,25 +10,28 @@ import dataclasses
 import hashlib
 import json
 import os
+import re
 import shutil
 from pathlib import Path
 from typing import Any, Callable, Sequence
 
+import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from .contracts import Backbone, Input, Report, Task
+from . import limits, plain_json
+from .artifact_check import FIELDS, check
+from .contracts import Backbone, Report, Task
 from .errors import MarrowError
 from .spec import build, load_weights, meta, saved_weights
 from .table import Table
 from .versions import versions
 
-KINDS = {"backbone": "weights.safetensors", "task": "weights.safetensors", "data": "table.safetensors",
-         "report": "rows.json", "runtime": "model.onnx"}  # fmt: skip
-FIELDS = ("kind", "spec", "input", "labels", "licences", "files", "parents", "recipe", "stage", "key", "seed")
-FIELDS += ("metrics", "versions", "runtime")
-LARGEST_JSON = 16 * 2**20
+LARGEST_ROWS = 64 * 2**20
+LARGEST_HEADER = 16 * 2**20
+TYPES = {torch.float32: "F32", torch.float64: "F64", torch.float16: "F16", torch.bfloat16: "BF16", torch.int64: "I64",
+         torch.int32: "I32", torch.int16: "I16", torch.int8: "I8", torch.uint8: "U8", torch.bool: "BOOL"}  # fmt: skip
 
 
 @dataclasses.dataclass(frozen=True)
@@ -47,6 +50,9 @@ class Artifact:
             file = path / name
             if not file.is_file():
                 raise MarrowError(f"{name} is missing", where=str(path))
+            if not file.resolve().is_relative_to(path.resolve()):
+                raise MarrowError(f"{name} is a link to a file elsewhere", where=str(path),
+                                  hint="Put the file itself into the folder.")  # fmt: skip
             if file.stat().st_size != size:
                 raise MarrowError(f"{name} has {file.stat().st_size} bytes instead of {size}; it is cut off or altered",
                                   where=str(path))  # fmt: skip
@@ -67,21 +73,41 @@ class Artifact:
     def load(self) -> Any:
         """The module (kinds backbone, task), a Table (data), a Report (report) or a Runner (runtime)."""
         if self.kind == "data":
-            return Table(self._tensors("table.safetensors"), self.meta["labels"])
+            return self._table()
         if self.kind == "report":
-            rows = json.loads((self.path / "rows.json").read_text(encoding="utf-8"))
-            return Report(rows, self._tensors("tensors.safetensors"))
+            return self._report()
         if self.kind == "runtime":
             from .runtime import Runner
 
             return Runner(self.path, self.meta)
-        expected = saved_weights(meta(self.meta["spec"], where=f"{self.path}: spec"))
-        self._compare(expected)
-        model = build(self.meta["spec"], where=f"{self.path}: spec")
+        where = f"{self.path}: spec"
+        empty = meta(self.meta["spec"], where)
+        self._compare(saved_weights(empty))
+        limits.room(empty, where)
+        model = build(self.meta["spec"], where)
         load_weights(model, self._tensors("weights.safetensors"))
+        labels = self.meta["labels"]
         if isinstance(model, Task):
-            model.labels = self.meta["labels"]
+            if labels and len(labels) != getattr(model, "classes", len(labels)):
+                raise MarrowError(f"artifact.json names {len(labels)} classes, the spec has {model.classes}",
+                                  where=str(self.path))  # fmt: skip
+            model.labels = labels
         return model.eval()
+
+    def _table(self) -> Table:
+        tensors_in(self.path / "table.safetensors")
+        try:
+            return Table(self._tensors("table.safetensors"), self.meta["labels"])
+        except MarrowError as error:
+            raise MarrowError(f"table.safetensors: {error}", where=str(self.path)) from None
+
+    def _report(self) -> Report:
+        rows = plain_json.read(self.path / "rows.json", str(self.path), LARGEST_ROWS)
+        if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
+            raise MarrowError("rows.json is not a list of rows", where=str(self.path))
+        if "tensors.safetensors" in self.meta["files"]:
+            tensors_in(self.path / "tensors.safetensors")
+        return Report(rows, self._tensors("tensors.safetensors"))
 
     def _tensors(self, name: str) -> dict[str, Tensor]:
         if name not in self.meta["files"]:
@@ -93,15 +119,19 @@ class Artifact:
 
     def _compare(self, expected: dict[str, Tensor]) -> None:
         """Names, shapes and types in the file's header against those of the model, before anything is allocated."""
-        header = _header(self.path / "weights.safetensors")
+        header, where = tensors_in(self.path / "weights.safetensors"), str(self.path)
         for problem, keys in (("lacks", set(expected) - set(header)), ("has unknown", set(header) - set(expected))):
             if keys:
-                raise MarrowError(f"weights.safetensors {problem} '{min(keys)}' ({len(keys)} such keys)",
-                                  where=str(self.path))  # fmt: skip
+                raise MarrowError(f"weights.safetensors {problem} '{min(keys)}' ({len(keys)} such keys)", where=where)
         for key, value in expected.items():
-            if tuple(header[key]) != tuple(value.shape):
-                raise MarrowError(f"weights.safetensors: '{key}' is {tuple(header[key])}, the spec says "
-                                  f"{tuple(value.shape)}", where=str(self.path))  # fmt: skip
+            shape, kind = header[key]
+            if shape != tuple(value.shape):
+                raise MarrowError(
+                    f"weights.safetensors: '{key}' is {shape}, the spec says {tuple(value.shape)}", where=where
+                )
+            if kind != TYPES.get(value.dtype):
+                raise MarrowError(f"weights.safetensors: '{key}' is {kind}, the spec says {TYPES.get(value.dtype)}",
+                                  where=where)  # fmt: skip
 
 
 def save(
@@ -168,7 +198,12 @@ def _write(folder: Path, thing: Any, fill: Callable[[Path], None] | None) -> dic
 
 def _save_tensors(file: Path, tensors: dict[str, Tensor]) -> None:
     # safetensors refuses tensors that share memory (tied weights): each key gets its own copy.
-    save_file({k: v.detach().cpu().contiguous().clone() for k, v in tensors.items()}, file)
+    try:
+        save_file({k: v.detach().cpu().contiguous().clone() for k, v in tensors.items()}, file)
+    except SafetensorError as error:  # the system's error, a full disk for one, is only in its sentence
+        if (number := re.search(r"os error (\d+)", str(error))) is None:
+            raise
+        raise OSError(int(number[1]), os.strerror(int(number[1])), str(file)) from None
 
 
 def _replace(temporary: Path, folder: Path) -> None:
@@ -186,38 +221,21 @@ def _read_meta(path: Path) -> dict[str, Any]:
     file, where = path / "artifact.json", str(path)
     if not file.is_file():
         raise MarrowError("no artifact here: artifact.json is missing", where=where)
-    if file.stat().st_size > LARGEST_JSON:
-        raise MarrowError(f"artifact.json has {file.stat().st_size} bytes, more than {LARGEST_JSON}", where=where)
-    try:
-        meta = json.loads(file.read_text(encoding="utf-8"))
-    except (ValueError, RecursionError) as error:
-        raise MarrowError(f"artifact.json is not JSON ({error})", where=where) from None
-    if not isinstance(meta, dict) or meta.get("kind") not in KINDS:
-        raise MarrowError(f"artifact.json names no known kind; known: {', '.join(KINDS)}", where=where)
-    if missing := [k for k in FIELDS if k not in meta]:
-        raise MarrowError(f"artifact.json lacks '{missing[0]}'", where=where)
-    files = meta["files"]
-    if not isinstance(files, dict) or KINDS[meta["kind"]] not in files:
-        raise MarrowError(f"artifact.json lists no {KINDS[meta['kind']]}", where=where)
-    for name, entry in files.items():
-        if Path(name).name != name or name in ("", ".", ".."):
-            raise MarrowError(f"artifact.json lists '{name}', which is not a plain file name", where=where)
-        if not (isinstance(entry, list) and len(entry) == 2 and isinstance(entry[0], int)):
-            raise MarrowError(f"artifact.json: the entry of '{name}' is not [bytes, sha256]", where=where)
-    if meta["kind"] in ("backbone", "task") and not isinstance(meta["spec"], dict):
-        raise MarrowError("artifact.json has no spec", where=where)
-    if isinstance(meta["input"], dict):
-        known = {f.name for f in dataclasses.fields(Input)}
-        if unknown := sorted(set(meta["input"]) - known):
-            raise MarrowError(f"artifact.json: input has unknown key '{unknown[0]}'", where=where)
-    return meta
+    return check(plain_json.read(file, where, plain_json.LARGEST_META), where)
 
 
-def _header(file: Path) -> dict[str, list[int]]:
-    """Name -> shape from a safetensors header. The library itself checks that offsets and length add up."""
+def tensors_in(file: Path) -> dict[str, tuple[tuple[int, ...], str]]:
+    """Name -> shape and type from a safetensors header. The library itself checks that offsets and length add up."""
+    with open(file, "rb") as handle:
+        length = int.from_bytes(handle.read(8), "little")
+    if length > min(LARGEST_HEADER, file.stat().st_size):
+        raise MarrowError(
+            f"{file.name} is not a safetensors file (a header of {length:,} bytes)", where=str(file.parent)
+        )
     try:
         with safe_open(file, framework="pt") as handle:
-            return {k: handle.get_slice(k).get_shape() for k in handle.keys()}
+            slices = {k: handle.get_slice(k) for k in handle.keys()}
+            return {k: (tuple(s.get_shape()), s.get_dtype()) for k, s in slices.items()}
     except SafetensorError as error:
         raise MarrowError(f"{file.name} is not a safetensors file ({error})", where=str(file.parent)) from None
 

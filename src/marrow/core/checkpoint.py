@@ -2,37 +2,49 @@
 
 from __future__ import annotations
 
-import os
 import pickle
+import zipfile
 from pathlib import Path
+from types import NoneType
 from typing import Any, Mapping
 
 import torch
 from torch import Tensor
 
 from .errors import MarrowError
+from .limits import FOREIGN, told
+from .whole_file import replacing
+
+# What a training writes, and goes on from.
+ENTRIES: dict[str, Any] = {
+    "facts": dict, "step": int, "stopped": bool, "method": dict, "optimizers": dict, "average": (dict, NoneType),
+    "best": dict, "window": dict, "micro_batch": (int, NoneType), "rng": list, "scaler": dict, "unreadable": dict,
+}  # fmt: skip
 
 
 def write(path: Path, state: Mapping[str, Any]) -> None:
     """Under another name first, then renamed: a killed process leaves the old file or the new one."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(path.name + ".part")
-    with part.open("wb") as file:
-        torch.save(plain(state), file)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(part, path)
-    folder = os.open(path.parent, os.O_RDONLY)
-    os.fsync(folder)
-    os.close(folder)
+    values = plain(state)
+    with replacing(path) as file:
+        try:
+            torch.save(values, file)
+        except RuntimeError as error:  # on a full disk torch complains of positions in its file
+            raise error.__context__ if isinstance(error.__context__, OSError) else error from None
 
 
 def read(path: Path) -> dict[str, Any]:
+    """What `write` wrote. Every other file, whatever it is, ends in one sentence, and none of its code is run."""
     try:
-        return torch.load(path, map_location="cpu", weights_only=True)
-    except (RuntimeError, EOFError, pickle.UnpicklingError) as error:
-        raise MarrowError(f"the checkpoint is damaged ({str(error).splitlines()[0]}).", where=path.name,
-                          hint="Delete it to start again.") from None  # fmt: skip
+        with zipfile.ZipFile(path) as parts:  # torch does not compare the checksums that it writes
+            if broken := parts.testzip():
+                raise zipfile.BadZipFile(f"wrong checksum of {broken}")
+        state = torch.load(path, map_location="cpu", weights_only=True)
+    except (EOFError, OSError, zipfile.BadZipFile, pickle.UnpicklingError, *FOREIGN) as error:
+        raise MarrowError(f"the checkpoint is damaged ({told(error)}).", where=str(path),
+                          hint="Delete it to begin this training again; finished stages stay.") from None  # fmt: skip
+    if not isinstance(state, dict) or not all(isinstance(state.get(k), kinds) for k, kinds in ENTRIES.items()):
+        raise MarrowError("this is no checkpoint of a training.", where=path.name, hint="Delete it to start again.")
+    return state
 
 
 def numbered(path: Path | None, number: int) -> Path | None:

@@ -69,6 +69,7 @@ class Backbone(nn.Module):
     modality: str = "image"
     input: Input
     classifier: tuple[Tensor, Tensor | None] | None = None  # (weight, bias) that came with pre-trained weights
+    classifier_labels: list[str] | None = None  # names of its classes, when known
 
     def features(self, x: Any, *, maps: Sequence[int] = ()) -> Features:
         """x: a tensor, or the dict of fields the modality needs. `maps` asks for stages, 0 the finest, -1 the last."""
@@ -167,6 +168,22 @@ class Method(nn.Module):
     def groups(self) -> dict[str, list[Parameter]]:
         """Which parameters each player's optimiser moves."""
         return {"main": [p for p in self.parameters() if p.requires_grad]}
+
+    def targets(self, batch: Mapping[str, Any]) -> dict[str, Tensor]:
+        """What the frozen teachers say about the batch of any stream: float32 (B, ...) by name, a row an example.
+
+        With `cached_views` it is asked once for each view of an image, stored, and read back. So a row depends on the
+        example's view, on nothing else of the batch and not on the clock; class maps and temperatures come after it. An
+        argument that changes it is part of its name.
+        """
+        return {}
+
+    def taught(self, batch: Mapping[str, Any]) -> dict[str, Tensor]:
+        """The targets of a batch for `forward`: stored ones where there are, else the teachers are asked."""
+        if "targets" in batch:
+            return batch["targets"]
+        with torch.no_grad():
+            return self.targets(batch)
 
     def after_step(self, clock: Clock) -> None:
         """Momentum copies, queues, thresholds; what it keeps between steps lives in buffers."""

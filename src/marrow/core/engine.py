@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from . import checkpoint, exact, memory
+from .cache_fill import filled
 from .collate import move, split
 from .contracts import Input, Method, seed_from
 from .errors import Interrupted
@@ -24,8 +25,9 @@ from .launch import join
 from .loader import Data, batches, train_batches
 from .loggers import CsvLogger, Logger, TensorBoardLogger
 from .preprocess import plain
-from .progress import Progress
+from .progress import Progress, against_waiting
 from .ranks import Ranks
+from .selection import deciding
 from .settings import Settings
 from .source import Source
 from .training import Training, evaluating, prepared, view_of
@@ -40,12 +42,13 @@ class Engine:
     device: "auto", "cpu" or "cuda". devices: the processes on this machine, which a launcher has started; how many
     machines there are is in the launcher's environment. checkpoint: the file that holds a training while it runs;
     `resume` goes on from it where it exists, and a change of settings, data, threads or versions since then is refused
-    unless `allow_changed`. history: facts about the last training.
+    unless `allow_changed`. cache: the folder for what teachers say with `cached_views`; without one they are asked at
+    every step. history: facts about the last training.
     """
 
     def __init__(self, settings: Settings = Settings(), *, device: str = "auto", devices: int = 1,
                  logger: Logger | None = None, checkpoint: Path | None = None, progress: Progress | None = None,
-                 resume: bool = False, allow_changed: bool = False):  # fmt: skip
+                 resume: bool = False, allow_changed: bool = False, cache: Path | None = None):  # fmt: skip
         self._fabric = join(settings.precision, device, devices)
         self.device, self._host = self._fabric.device, self._fabric.device.type == "cpu"
         self._ranks = Ranks(self._fabric.global_rank, self._fabric.world_size, self.device)
@@ -54,13 +57,13 @@ class Engine:
         self._devices, self._checkpoint, self._resume, self._allow_changed = devices, checkpoint, resume, allow_changed
         self._autocast = nullcontext if settings.precision == "32-true" else self._fabric.autocast
         self._form = torch.channels_last if settings.channels_last else torch.preserve_format
-        self._trainings = 0
+        self._trainings, self._cache = 0, cache
         self.history: dict[str, Any] = {}
 
     def with_(self, **changes: Any) -> "Engine":
         """An engine with other settings on the same device, without checkpoint and logger: for use inside `fit`."""
-        settings = dataclasses.replace(self.settings, **changes)
-        return Engine(settings, device=self.device.type, devices=self._devices, progress=self.progress)
+        return Engine(dataclasses.replace(self.settings, **changes), device=self.device.type, devices=self._devices,
+                      progress=self.progress, cache=self._cache)  # fmt: skip
 
     def train(self, method: Method, data: Data) -> None:
         """Train in place; afterwards the method's product has the weights that are kept."""
@@ -85,8 +88,9 @@ class Engine:
 
     def _loop(self, run: Training, path: Path | None, saved: dict) -> None:
         s, progress, ranks, first, waited, shown = self.settings, self.progress, self._ranks, run.step, 0.0, {}
+        run.stored = filled(run, self._cache, ranks, self.device, self._form, self._autocast, progress)
         stream = train_batches(run.data, run.method.streams, view_of(run.method), s, first, ranks.rank, ranks.world,
-                               self.device.type == "cuda")  # fmt: skip
+                               self.device.type == "cuda", run.stored)  # fmt: skip
         run.keys = stream.keys
         stream.unreadable.update(saved.get("unreadable", {}))
         items: Iterator = iter(stream)
@@ -97,7 +101,7 @@ class Engine:
         if saved:  # only now: the workers and the trial above are behind us
             exact.restore(saved["rng"][min(ranks.rank, len(saved["rng"]) - 1)])
         if progress:
-            progress.start(first, run.total)
+            progress.start(first, run.total, against_waiting(s.workers, self.device.type))
         facts = run.facts() if path else {}
         began = monotonic()
         write_at = began + s.checkpoint_seconds
@@ -135,8 +139,7 @@ class Engine:
     def _step(self, run: Training, module: nn.Module, batch: Any) -> None:
         """One step of every player, then the method's own update and the average's."""
         strategy, several = self._fabric.strategy, len(run.optimizers) > 1
-        terms: Terms = {}
-        notes: Terms = {}
+        terms, notes = Terms(), Terms()
         for player, optimizer in run.optimizers.items():
             run.activate(player)
             run.set_lr(player)
@@ -173,8 +176,7 @@ class Engine:
         """Forward and backward over the parts of a batch; every part counts by its share of the examples."""
         if run.parts == 1:
             return self._backward(run, module, batch, player, 1.0)
-        losses: Terms = {}
-        logs: Terms = {}
+        losses, logs = Terms(), Terms()
         for number, (part, share) in enumerate(split(batch, run.sizes, run.parts), 1):
             apart = number < run.parts and isinstance(module, DistributedDataParallel)
             with module.no_sync() if apart else nullcontext():
@@ -246,8 +248,8 @@ class Engine:
                 values.setdefault(f"val/{row['metric']}", float(row["value"]))
         if self.logger:
             self.logger.log(run.step, values)
-        if rows and rows[0]["value"] is not None:
-            run.best.offer(run.step, rows[0]["metric"], float(rows[0]["value"]), model)
+        if row := deciding(rows, self.settings.select):
+            run.best.offer(run.step, row["metric"], float(row["value"]), model)
             run.stopped = run.best.exhausted
 
     def _check(self, run: Training) -> None:

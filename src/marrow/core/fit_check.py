@@ -12,6 +12,8 @@ from typing import Any, Callable
 import torch
 from torch import nn
 
+from .cache_key import check as check_cached
+from .cache_records import widths
 from .catalogue import contract_class
 from .contracts import Backbone, Method, Task
 from .cost import cost
@@ -125,13 +127,30 @@ def _product(stage: Stage, models: dict[str, Any], where: str, problems: list[st
         if type(method).fit is not Method.fit:
             return _unknown
         try:
+            if "cached_views" in stage.values:
+                _check_cached(method)
             build_optimizers(method, stage.settings())
         except MarrowError as error:
             problems.append(f"{where}.{error}")
-        return lambda: deepcopy(method.product())
+        return lambda: _loaded(method.product())
     if stage.verb == "shrink":
         return lambda: deepcopy(next(iter(models.values())))
     return _unknown
+
+
+def _check_cached(method: Method) -> None:
+    """Raise when what its teachers say cannot be stored; an image method is asked about two images without content."""
+    check_cached(method)
+    if images := [m.input for m in method.modules() if isinstance(m, Backbone) and m.modality == "image"]:
+        with torch.no_grad():
+            empty = torch.empty(2, images[0].channels, *images[0].size, device="meta")
+            widths(method.targets({"image": empty}))
+
+
+def _loaded(product: Any) -> Any:
+    """What a later stage reads back: a copy in which nothing is frozen any more."""
+    copy = deepcopy(product)
+    return copy.requires_grad_(True) if isinstance(copy, nn.Module) else copy
 
 
 def model_name(spec: dict) -> str:

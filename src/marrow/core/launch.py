@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import logging
 import os
+import shlex
 import signal
 import sys
 import uuid
 from typing import Sequence
 
 import torch
+import torch.distributed as dist
 from lightning_fabric import Fabric
 
 from .errors import MarrowError, near
@@ -26,17 +28,20 @@ def launched() -> bool:
 def relaunch(argv: Sequence[str], devices: int) -> int:
     """Run `python -m marrow.cli ARGV` in `devices` processes on this machine; the exit code of the first that failed.
 
-    Ctrl-C and SIGTERM are passed on, and the processes have half a minute to leave their checkpoint.
+    Ctrl-C and SIGTERM are passed on, and the processes have half a minute to leave their checkpoint. When one is killed,
+    the others are ended and MarrowError says which it was.
     """
-    return run([sys.executable, "-m", "marrow.cli", *argv], devices)
+    again = shlex.join(["marrow", *argv, *([] if "--resume" in argv else ["--resume"])])
+    return run([sys.executable, "-m", "marrow.cli", *argv], devices, f"Go on with: {again}")
 
 
-def run(command: Sequence[str], devices: int) -> int:
-    """As `relaunch`, for any command."""
+def run(command: Sequence[str], devices: int, hint: str = "") -> int:
+    """As `relaunch`, for any command. hint: what to do after a kill."""
     from torch.distributed.elastic.multiprocessing import SignalException
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
     from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
+    logging.getLogger("torch.distributed.elastic").setLevel(logging.CRITICAL)  # how they ended is said below
     # Several processes with all of the machine's threads each would slow one another down.
     os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // devices)))
     config = LaunchConfig(min_nodes=1, max_nodes=1, nproc_per_node=devices, run_id=uuid.uuid4().hex, max_restarts=0,
@@ -44,11 +49,24 @@ def run(command: Sequence[str], devices: int) -> int:
     try:
         elastic_launch(config, command[0])(*command[1:])
     except ChildFailedError as error:
-        code = error.get_first_failure()[1].exitcode
-        return INTERRUPTED if -code in (signal.SIGINT, signal.SIGTERM) else max(code, 1)
+        # Those that lost a killed one fail as well, perhaps before it is seen.
+        killed = next(((rank, -f.exitcode) for rank, f in error.failures.items() if f.exitcode < 0), None)
+        if killed is None:
+            return max(error.get_first_failure()[1].exitcode, 1)
+        if killed[1] in (signal.SIGINT, signal.SIGTERM):
+            return INTERRUPTED
+        raise MarrowError(f"process {killed[0] + 1} of {devices} was ended by {signal.Signals(killed[1]).name}, and the "
+                          "others with it", where="--devices", hint=hint) from None  # fmt: skip
     except SignalException:
         return INTERRUPTED
     return 0
+
+
+def lost(error: Exception) -> bool:
+    """Whether it says that another process of the run is gone."""
+    if isinstance(error, (dist.DistBackendError, dist.DistNetworkError, dist.DistStoreError)):
+        return True
+    return isinstance(error, RuntimeError) and "gloo" in str(error)  # which has no class of its own
 
 
 def join(precision: str, device: str, devices: int) -> Fabric:

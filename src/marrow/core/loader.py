@@ -13,8 +13,10 @@ from .collate import collate
 from .contracts import seed_from
 from .errors import MarrowError
 from .exact import preserved, seed_host
+from .photo import PhotoView
 from .settings import Settings
 from .source import Source, Unreadable
+from .teacher_cache import Stored
 
 View = Callable[[dict], dict]
 Keys = dict[str, list[tuple[int, int]]]  # stream -> (epoch, index) of each example
@@ -77,10 +79,15 @@ class Examples(Dataset):
     Every example seeds the global generators from (seed, stream, epoch, index), and they are given back after the
     batch. An unreadable one is replaced by the next readable index, or left out. Returns the batch and the reason by
     name for what could not be read; a MarrowError is returned too, because one raised in a worker loses its sentence.
+
+    views: so many views an image has; those of later epochs repeat them. stored: what the teacher said about each, put
+    into the batch as `targets`.
     """
 
-    def __init__(self, sources: dict[str, Source], view: View | None, seed: int, replace: bool):
+    def __init__(self, sources: dict[str, Source], view: View | None, seed: int, replace: bool,
+                 views: int | None = None, stored: Stored | None = None):  # fmt: skip
         self.sources, self.view, self.seed, self.replace = sources, view, seed, replace
+        self.views, self.stored = views, stored
 
     def __getitems__(self, keys: Keys) -> tuple[dict[str, Any], dict[str, str]] | MarrowError:
         unreadable: dict[str, str] = {}
@@ -88,9 +95,12 @@ class Examples(Dataset):
         try:
             with preserved():
                 for stream, pairs in keys.items():
-                    examples = [e for epoch, index in pairs if (e := self._read(stream, epoch, index, unreadable))]
-                    batch[stream] = collate([example for example, _ in examples])
-                    lost += len(pairs) - sum(own for _, own in examples)
+                    read = [(pair, *e) for pair in pairs if (e := self._read(stream, *pair, unreadable))]
+                    batch[stream] = collate([example for _, example, _ in read])
+                    if self.stored and read:
+                        found, _, moved = zip(*read)
+                        batch[stream]["targets"] = self.stored.read(stream, found, moved)
+                    lost += len(pairs) - sum(not moved for _, _, moved in read)
         except MarrowError as error:
             return error
         total = sum(map(len, keys.values()))
@@ -98,14 +108,15 @@ class Examples(Dataset):
             return _too_many(lost, total, unreadable)
         return batch[next(iter(batch))] if len(batch) == 1 else batch, unreadable
 
-    def _read(self, stream: str, epoch: int, index: int, unreadable: dict[str, str]) -> tuple[dict, bool] | None:
-        """The viewed example and whether it is the one asked for."""
+    def _read(self, stream: str, epoch: int, index: int, unreadable: dict[str, str]) -> tuple[dict, int] | None:
+        """The viewed example and how far behind the one asked for it was found."""
         source = self.sources[stream]
-        seed_host(seed_from(self.seed, stream, epoch, index))
+        read = source.undecoded if isinstance(self.view, PhotoView) else source.__getitem__
+        seed_host(seed_from(self.seed, stream, epoch % self.views if self.views else epoch, index))
         for further in range(min(TRIES, len(source)) if self.replace else 1):
             try:
-                example = source[(index + further) % len(source)]
-                return (self.view(example) if self.view else example), further == 0
+                example = read((index + further) % len(source))
+                return (self.view(example) if self.view else example), further
             except Unreadable as error:
                 unreadable[error.name] = error.reason
         return None
@@ -118,13 +129,14 @@ class TrainBatches:
     """
 
     def __init__(self, data: Data, streams: Sequence[str], view: View | None, settings: Settings, start_step: int = 0,
-                 rank: int = 0, world: int = 1, pin: bool = False):  # fmt: skip
-        sources = {stream: _source(data, stream) for stream in streams}
+                 rank: int = 0, world: int = 1, pin: bool = False, stored: Stored | None = None):  # fmt: skip
+        sources = {stream: source_of(data, stream) for stream in streams}
         self.sizes = {stream: size // world for stream, size in batch_sizes(settings, streams, world).items()}
         self.unreadable: dict[str, str] = {}
         self._where = Steps(sources, self.sizes, settings.seed, start_step, rank, world)
         steps = Steps(sources, self.sizes, settings.seed, start_step, rank, world)
-        self._loader = _loader(Examples(sources, view, settings.seed, True), steps, settings.workers, pin)
+        examples = Examples(sources, view, settings.seed, True, settings.cached_views, stored)
+        self._loader = loader(examples, steps, settings.workers, pin)
         self._iterator = iter(self._loader)
 
     def __iter__(self) -> "TrainBatches":
@@ -157,18 +169,20 @@ class NoBatches:
 
 
 def train_batches(data: Data, streams: Sequence[str], view: View | None, settings: Settings, start_step: int = 0,
-                  rank: int = 0, world: int = 1, pin: bool = False) -> TrainBatches | NoBatches:  # fmt: skip
+                  rank: int = 0, world: int = 1, pin: bool = False,
+                  stored: Stored | None = None) -> TrainBatches | NoBatches:  # fmt: skip
     """The batches of one rank from a step on; they never end."""
-    return TrainBatches(data, streams, view, settings, start_step, rank, world, pin) if streams else NoBatches()
+    return TrainBatches(data, streams, view, settings, start_step, rank, world, pin, stored) if streams else NoBatches()
 
 
 def batches(source: Source, view: View | None, batch: int, workers: int = 0) -> Iterator[dict[str, Any]]:
     """One ordered pass; the last batch is smaller. What cannot be read is left out, never replaced or counted twice."""
     if not len(source):
         raise MarrowError("there are no examples to go through", where="data")
-    keys = [{"pass": [(0, i) for i in range(k, min(k + batch, len(source)))]} for k in range(0, len(source), batch)]
+    starts = range(0, len(source), batch)
+    keys = ({"pass": [(0, i) for i in range(k, min(k + batch, len(source)))]} for k in starts)  # a million at once: 100 MB
     unreadable: dict[str, str] = {}
-    for loaded in _loader(Examples({"pass": source}, view, 0, False), keys, min(workers, len(keys)), False):
+    for loaded in loader(Examples({"pass": source}, view, 0, False), keys, min(workers, len(starts)), False):
         if found := _unpacked(loaded, unreadable):
             yield found
 
@@ -187,7 +201,8 @@ def batch_sizes(settings: Settings, streams: Sequence[str], world: int = 1) -> d
     return sizes
 
 
-def _source(data: Data, stream: str) -> Source:
+def source_of(data: Data, stream: str) -> Source:
+    """The source of a stream; raises when there is none or it is empty."""
     if stream not in data.streams:
         raise MarrowError(f"the method needs the stream '{stream}'; given: {', '.join(data.streams) or 'none'}",
                           where="data")  # fmt: skip
@@ -196,7 +211,8 @@ def _source(data: Data, stream: str) -> Source:
     return data.streams[stream]
 
 
-def _loader(examples: Examples, keys: Any, workers: int, pin: bool) -> DataLoader:
+def loader(examples: Dataset, keys: Any, workers: int, pin: bool) -> DataLoader:
+    """What the dataset makes of each item of `keys`, in order."""
     # A generator of its own: the loader draws its workers' base seed from it, not from the training's random numbers.
     return DataLoader(examples, batch_sampler=keys, num_workers=workers, collate_fn=_as_it_is, pin_memory=pin,
                       generator=torch.Generator(), worker_init_fn=_ignore_interrupts)  # fmt: skip

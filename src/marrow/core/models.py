@@ -9,6 +9,7 @@ from typing import Any, Callable, Mapping
 import torch
 from torch import nn
 
+from . import limits
 from . import spec as spec_tree
 from .artifact import Artifact
 from .catalogue import contract_class
@@ -42,15 +43,26 @@ def _resolve(spec: Any, stages: Mapping[int | str, Callable[[], Any]], where: st
         case {"task": str(stem), **rest}:
             values = arguments(rest)
             check_kinds("tasks", stem, values, where)
-            return spec_tree.build_task(stem, values, where)
+            limits.sizes({k: v for k, v in rest.items() if not isinstance(v, Mapping)}, where)
+            with limits.building(stem, where):
+                return spec_tree.build_task(stem, values, where)
         case {"teach": str(stem), **rest}:
             values = arguments(rest)
             check_kinds("teach", stem, values, where)
             return contract_class("teach", stem, where)(**values)
+        case {"backbone": str(name), **rest} if name.startswith("hf:"):
+            if unknown := sorted(map(str, set(rest) - {"img_size"})):
+                raise MarrowError(f"unknown key '{unknown[0]}'; a net of transformers takes img_size", where=where)
+            size = _tuples(rest.get("img_size"))
+            limits.sizes(size, f"{where}.img_size", limits.LARGEST_SIDE)
+            opened_by = spec_tree.hf_backbone(where)
+            return opened_by.create(name.removeprefix("hf:"), img_size=size, where=where, weights_too=not meta)
         case {"backbone": str(name), **rest}:
             left_out = ("pretrained", "weights") if meta else ()
             given: dict[str, Any] = {str(k): _tuples(v) for k, v in rest.items() if k not in left_out}
-            return TimmBackbone.create(name, where=where, **given)
+            limits.sizes(given, where, limits.LARGEST_OF_NET)
+            with limits.building(name, where):
+                return TimmBackbone.create(name, where=where, **given)
         case {"artifact": str(path), **rest}:
             opened = Artifact.open(path)
             shapes_only = meta and opened.kind in ("backbone", "task")
@@ -96,7 +108,10 @@ def _tuples(value: Any) -> Any:
 
 
 def backbone(name: str, **arguments: Any) -> nn.Module:
-    """A backbone by name: marrow's own, or any of timm's. Every one takes `img_size` and `pretrained`."""
+    """A backbone by name: marrow's own, any of timm's, or "hf:FOLDER_OR_NAME" of transformers.
+
+    Every one takes `img_size`; the first two are untrained unless `pretrained` or `weights` is given.
+    """
     return resolve({"backbone": name, **arguments}, {}, "backbone")
 
 

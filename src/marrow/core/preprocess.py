@@ -10,10 +10,15 @@ from torchvision.transforms.v2 import functional as F
 
 from .contracts import Input
 from .errors import MarrowError
+from .photo import Photo, PhotoView, scale_for
+
+# A large photo is decoded to no less than this times what it is resized to. At 1.5 a pixel differs by 0.2 to 0.9 of 255
+# levels from the whole photo resized; at 1 by up to 1.4, which evaluation need not bear to be a third faster.
+SPARE = 1.5
 
 
 @dataclasses.dataclass(frozen=True)
-class Plain:
+class Plain(PhotoView):
     """Maps an example to one with `image` (channels, *size) of unchanged dtype; other fields pass through.
 
     "crop" scales the picture until it covers size / crop_pct and cuts the centre; "squash" ignores the aspect ratio.
@@ -26,8 +31,12 @@ class Plain:
     interpolation: str
 
     def __call__(self, example: dict) -> dict:
-        image = with_channels(example["image"], self.channels)
-        target = self.covering(*image.shape[-2:]) if self.resize == "crop" else self.size
+        image = example["image"]
+        height, width = image.shape[-2:]
+        target = self.covering(height, width) if self.resize == "crop" else self.size
+        if isinstance(image, Photo):
+            image = image.reduced(scale_for((0, 0, height, width), (int(SPARE * target[0]), int(SPARE * target[1]))))
+        image = with_channels(image, self.channels)
         if tuple(image.shape[-2:]) != target:
             image = F.resize(image, list(target), InterpolationMode(self.interpolation), antialias=True)
         if target != self.size:

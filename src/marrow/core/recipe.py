@@ -7,6 +7,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 import re
 from pathlib import Path
 from typing import Any, Iterable, Mapping, Sequence
@@ -19,7 +20,7 @@ from .settings import Optim, Settings
 from .stage_keys import STAGE_KEYS, is_per_player
 from .static_check import check_static
 
-MOST_BYTES = 1_000_000
+MOST_BYTES = 200_000  # YAML of single characters takes a few seconds for as many
 MOST_NESTING = 40
 
 
@@ -228,6 +229,14 @@ class _Loader(yaml.SafeLoader):
                 raise MarrowError(f"'{key.value}' is given twice", where=line)
             seen.add(key.value)
         return super().construct_mapping(node, deep)
+
+    def construct_yaml_float(self, node: yaml.ScalarNode) -> float:
+        if not math.isfinite(number := float(self.construct_scalar(node))):
+            raise MarrowError(f"'{node.value}' is more than a float can hold", where=f"line {node.start_mark.line + 1}")
+        return number
+
+
+_Loader.add_constructor("tag:yaml.org,2002:float", _Loader.construct_yaml_float)
 
 
 class _Dumper(yaml.SafeDumper):

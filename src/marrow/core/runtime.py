@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Mapping, TypedDict
+from typing import TYPE_CHECKING, Any, Callable, Iterator, Mapping, TypedDict
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from . import onnx_check
 from .catalogue import contract_class
 from .contracts import Input, Metric
 from .errors import MarrowError
@@ -36,6 +38,28 @@ class RuntimeMeta(TypedDict):
     parity: dict[str, Any]
 
 
+def _name(value: Any) -> bool:
+    return isinstance(value, str) and 0 < len(value) <= 200
+
+
+def _names(value: Any) -> bool:
+    return (
+        isinstance(value, list) and 0 < len(value) <= 100 and all(map(_name, value)) and len(set(value)) == len(value)
+    )
+
+
+# fact -> (does a value fit, what fits in words)
+FACTS: dict[str, tuple[Callable[[Any], bool], str]] = {
+    "runtime": (_name, "a name"),
+    "precision": (_name, "a name"),
+    "task": (_name, "a task"),
+    "inputs": (_names, "a list of names"),
+    "outputs": (_names, "a list of names"),
+    "calibration": (lambda v: v is None or _name(v), "a hash"),
+    "parity": (lambda v: isinstance(v, dict), "a mapping"),
+}
+
+
 class Runner:
     """`runner(batch) -> dict` with the task's keys, computed by ONNX Runtime on the CPU.
 
@@ -47,6 +71,9 @@ class Runner:
         facts = meta["runtime"] or {}
         if missing := sorted(RuntimeMeta.__annotations__.keys() - {"input"} - facts.keys()):
             raise MarrowError(f"artifact.json does not say the '{missing[0]}' of the file", where=str(folder))
+        for name, (fits, words) in FACTS.items():
+            if not fits(facts[name]):
+                raise MarrowError(f"artifact.json: runtime.{name} is {facts[name]!r}, not {words}", where=str(folder))
         self.file, self.threads = Path(folder) / FILE, threads
         self.input = Input.from_json(meta["input"])
         self.labels: list[str] | None = meta["labels"]
@@ -60,13 +87,27 @@ class Runner:
     @property
     def session(self) -> InferenceSession:
         if self._session is None:
-            self._session = open_session(self.file, self.threads or torch.get_num_threads())
+            session = open_session(self.file, self.threads or torch.get_num_threads())
+            for kind, said, found in (("inputs", self.inputs, session.get_inputs()),
+                                      ("outputs", self.outputs, session.get_outputs())):  # fmt: skip
+                if unlike := sorted({i.name for i in found} ^ set(said)):
+                    raise MarrowError(f"artifact.json and the file do not agree on the {kind}: '{unlike[0]}'",
+                                      where=str(self.file))  # fmt: skip
+            self._session = session
         return self._session
 
     def __call__(self, batch: Mapping[str, Any]) -> dict[str, Tensor]:
         """The batch's images are uint8, or float in [0, 1], at the model's input size; any number of them."""
         given = {name: unit(self._checked(name, batch)) for name in self.inputs}
-        return {k: torch.from_numpy(v) for k, v in zip(self.outputs, self.session.run(self.outputs, given))}
+        with _in_words(self.file, "run"):
+            made = self.session.run(self.outputs, given)
+        for name, value in zip(self.outputs, made):
+            if not (isinstance(value, np.ndarray) and value.dtype == np.float32 and value.ndim and len(value) == len(
+                    next(iter(given.values())))):  # fmt: skip
+                raise MarrowError(
+                    f"'{name}' of the file is not one float32 answer for each image", where=str(self.file)
+                )
+        return {k: torch.from_numpy(v) for k, v in zip(self.outputs, made)}
 
     def _checked(self, name: str, batch: Mapping[str, Any]) -> Tensor:
         if name not in batch:
@@ -101,15 +142,27 @@ def unit(images: Tensor) -> np.ndarray:
 def open_session(file: Path, threads: int) -> InferenceSession:
     """An ONNX Runtime session on the CPU with this many threads."""
     from onnxruntime import InferenceSession, SessionOptions
-    from onnxruntime.capi import onnxruntime_pybind11_state as state
 
     if not file.is_file():
         raise MarrowError("the exported file is missing", where=str(file))
+    onnx_check.check(file)
     options = SessionOptions()
     options.intra_op_num_threads, options.inter_op_num_threads = threads, 1
-    options.log_severity_level = 3  # errors; its warnings are about graphs that nobody here can change
-    try:
+    options.log_severity_level = (
+        4  # its errors come as exceptions; its warnings are about graphs that nobody can change
+    )
+    with _in_words(file, "open"):
         return InferenceSession(str(file), options, providers=["CPUExecutionProvider"])
+
+
+@contextmanager
+def _in_words(file: Path, what: str) -> Iterator[None]:
+    """What ONNX Runtime raises, in a sentence."""
+    from onnxruntime.capi import onnxruntime_pybind11_state as state
+
+    try:
+        yield
     except (state.Fail, state.InvalidProtobuf, state.InvalidGraph, state.InvalidArgument, state.NotImplemented,
-            state.RuntimeException) as error:  # fmt: skip
-        raise MarrowError(f"ONNX Runtime cannot open it ({error})", where=str(file)) from None
+            state.RuntimeException, state.NoSuchFile, ValueError, RuntimeError, MemoryError) as error:  # fmt: skip
+        raise MarrowError(f"ONNX Runtime cannot {what} it ({' '.join(str(error).split())[:300]})",
+                          where=str(file)) from None  # fmt: skip

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
 
+from .errors import MarrowError
 from .wrappers import EMA
 
 
@@ -26,6 +27,15 @@ class Average:
         torch._foreach_lerp_(self._mine, self._theirs, self._weight)
         for mine, theirs in zip(self._buffers, self._their_buffers):
             mine.copy_(theirs)
+
+
+def deciding(rows: Sequence[Mapping[str, Any]], metric: str | None) -> Mapping[str, Any] | None:
+    """The row that compares measurements: the first, or the first of a metric; None while it has no value."""
+    named = [row for row in rows if metric in (None, row["metric"])]
+    if rows and not named:
+        known = ", ".join(dict.fromkeys(row["metric"] for row in rows))
+        raise MarrowError(f"'{metric}' is not measured; known: {known}", where="select")
+    return named[0] if named and named[0]["value"] is not None else None
 
 
 class Best:

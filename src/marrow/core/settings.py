@@ -38,6 +38,7 @@ class Settings:
     workers: int = 0
     seed: int = 0
     clip: float | None = None  # gradient norm
+    cached_views: int | None = None  # so many views an image has; what a frozen teacher says of each is stored
     precision: str = "32-true"  # Fabric's names: 32-true, bf16-mixed, 16-mixed
     channels_last: bool = False
     compile: bool = False
@@ -47,5 +48,6 @@ class Settings:
     lr_multipliers: tuple[float, ...] | None = None  # one per stage of the backbone, stem first
     evaluate_percent: float | None = None  # measure on `val` every so many percent of the training
     patience: int | None = None  # stop after so many measurements without a better one; the best weights are kept
+    select: str | None = None  # the metric whose best value decides on both; the first row's
     log_every: int = 10
     checkpoint_seconds: float = 30.0

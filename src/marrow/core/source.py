@@ -46,6 +46,10 @@ class Source:
         """The decoded example; raises `Unreadable`."""
         raise NotImplementedError
 
+    def undecoded(self, index: int) -> dict:
+        """As `source[index]`, but `image` may be a `Photo`, for views that take one; raises `Unreadable`."""
+        return self[index]
+
     def fraction(self, index: int) -> float:
         """The hash of the stored content in [0, 1). Equal content has an equal fraction, in every process."""
         raise NotImplementedError
@@ -56,6 +60,10 @@ class Source:
 
     def label(self, index: int) -> int | None:
         """Without decoding the image; None if unlabelled."""
+        return None
+
+    def group(self, index: int) -> str | None:
+        """The scene or patient that it belongs to, which no cut divides; None: it stands for itself."""
         return None
 
     def stored(self, index: int) -> bytes | None:
@@ -71,11 +79,13 @@ class Source:
         return torch.randperm(len(self), generator=generator)
 
     def fingerprint(self) -> str:
-        """A hash of content, labels and their order: changes whenever a stage that reads the source must run again."""
+        """A hash of content, labels, groups and order: changes whenever a stage that reads the source must run again."""
         count = len(self)
         fractions = np.fromiter((self.fraction(i) for i in range(count)), np.float64, count)
         labels = [self.label(i) for i in range(count)]
         digest = hashlib.blake2b(fractions.tobytes(), digest_size=16)
         digest.update(np.array([-1 if label is None else label for label in labels], np.int64).tobytes())
         digest.update(repr(self.classes).encode())
+        if any(groups := [self.group(i) for i in range(count)]):
+            digest.update(repr(groups).encode())
         return digest.hexdigest()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from pathlib import Path
 from typing import Any, Callable, Iterator, Mapping
 
@@ -11,6 +12,19 @@ from .stage_keys import is_number, is_whole
 
 EMBEDDED = ("digits",)
 SPLITS = ("train", "val", "test")
+
+
+def _names(value: Any) -> bool:
+    return isinstance(value, list) and bool(value) and all(isinstance(name, str) for name in value)
+
+
+def _compiles(pattern: str) -> bool:
+    try:
+        re.compile(pattern)
+    except (re.error, OverflowError):
+        return False
+    return True
+
 
 # key -> (does a value fit, what fits in words)
 SOURCE: dict[str, tuple[Callable[[Any], bool], str]] = {
@@ -25,7 +39,10 @@ SOURCE: dict[str, tuple[Callable[[Any], bool], str]] = {
     "salt": (lambda v: is_whole(v) or isinstance(v, str), "a number or a word"),
     "indices": (lambda v: isinstance(v, str) or (isinstance(v, list) and all(is_whole(i) and i >= 0 for i in v)),
                 "a list of whole numbers or the path of a data artifact"),
-    "only": (lambda v: isinstance(v, list) and bool(v) and all(isinstance(c, str) for c in v), "a list of class names"),
+    "group": (lambda v: isinstance(v, str) and _compiles(v), "a regular expression"),
+    "without": (lambda v: isinstance(v, list) and bool(v), "a list of sources"),
+    "classes": (lambda v: _names(v) and len(set(v)) == len(v), "a list of distinct class names"),
+    "only": (lambda v: _names(v), "a list of class names"),
 }  # fmt: skip
 
 
@@ -88,6 +105,9 @@ def check_source(source: Any, where: str, base: Path = Path()) -> Iterator[str]:
         yield f"{where}.images: no file or folder '{images}'{_near_path(images, base)}"
     if isinstance(indices := source.get("indices"), str) and not (base / indices / "artifact.json").is_file():
         yield f"{where}.indices: no artifact at '{indices}'{_near_path(indices, base)}"
+    if isinstance(others := source.get("without"), list):
+        for i, other in enumerate(others):
+            yield from check_source(other, f"{where}.without[{i}]", base)
     if "root" in source and not str(images).startswith("torchvision:"):
         yield f"{where}.root: 'root' goes with torchvision:NAME only"
     elif isinstance(root := source.get("root"), str) and not (base / root).is_dir():
@@ -104,6 +124,7 @@ def _exists(images: str, base: Path) -> bool:
 def _near_path(path: str, base: Path) -> str:
     """What lies beside it and is spelt like it."""
     wanted = base / path
-    beside = [p.name for p in wanted.parent.iterdir()] if wanted.parent.is_dir() else []
+    visible = (p.name for p in wanted.parent.iterdir() if not p.name.startswith("."))
+    beside = list(visible) if wanted.parent.is_dir() else []
     suggestion = near(wanted.name, [*beside, *EMBEDDED])
     return suggestion if "did you mean" in suggestion else ""

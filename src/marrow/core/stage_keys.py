@@ -38,6 +38,7 @@ TRAINING: dict[str, tuple[Callable[[Any], bool], str]] = {
     "accumulate": _whole(1),
     "micro_batch": _whole(1),
     "clip": _above_zero,
+    "cached_views": (lambda v: is_whole(v) and 1 <= v <= 200, "a whole number from 1 to 200"),
     "precision": (lambda v: v in PRECISIONS, f"one of {', '.join(PRECISIONS)}"),
     "channels_last": _flag,
     "compile": _flag,
@@ -45,6 +46,7 @@ TRAINING: dict[str, tuple[Callable[[Any], bool], str]] = {
     "ema": (lambda v: is_number(v) and 0 < v < 1, "a number between 0 and 1"),
     "evaluate_percent": _percent,
     "patience": _whole(1),
+    "select": (lambda v: isinstance(v, str) and bool(v), "the name of a metric"),
     "layer_decay": (lambda v: is_number(v) and 0 < v <= 1, "a number above 0 and up to 1"),
     "lr_multipliers": (lambda v: isinstance(v, (list, tuple)) and bool(v) and all(is_number(x) and x >= 0 for x in v),
                        "a list of numbers of at least 0"),
@@ -64,8 +66,9 @@ def check_training(
         yield f"{where}: exactly one of {', '.join(DURATIONS)} is needed, got {' and '.join(given) or 'none'}"
     if "accumulate" in stage and "micro_batch" in stage:
         yield f"{where}.accumulate: it sets the micro-batch; give accumulate or micro_batch, not both"
-    if "patience" in stage and "evaluate_percent" not in stage:
-        yield f"{where}.patience: it counts measurements; evaluate_percent is needed too"
+    for key, does in (("patience", "counts"), ("select", "compares")):
+        if key in stage and "evaluate_percent" not in stage:
+            yield f"{where}.{key}: it {does} measurements; evaluate_percent is needed too"
     if isinstance(optim := stage.get("optim"), Mapping):
         yield from _check_optim(optim, players, f"{where}.optim")
     elif len(players) > 1 and "optim" not in stage:

@@ -6,24 +6,37 @@ stages, paths, ranges of numbers, missing extras. The second pass is `core/fit_c
 
 from __future__ import annotations
 
-import json
+import os
 import re
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any, Iterator, Mapping, Sequence
 
+from . import plain_json
 from .catalogue import CONTRACTS, VERBS, stems
-from .errors import near
+from .errors import MOST_PROBLEMS, MarrowError, near
 from .extras import missing_for
 from .signature import REQUIRED, Argument, Signature, check_values, signature
 from .source_check import check_data
 from .stage_keys import STAGE_KEYS, TRAINING, check_training, is_whole
 
-RESERVED = ("logs", "checkpoints")
+RESERVED = ("logs", "checkpoints", "cache")
+# Device names of Windows, where a folder cannot be called so, with or without an ending.
+DEVICES = {"con", "prn", "aux", "nul", *(f"{port}{i}" for port in ("com", "lpt") for i in range(1, 10))}
+LONGEST_NAME = 100
+# The most that a number under a key may be; seeds and salts are hashed, so they may be any 64 bits.
+LARGEST = {"steps": 10**9, "epochs": 10**6, "examples": 10**12, "batch": 2**20, "micro_batch": 2**20, "accumulate": 2**20,
+           "workers": 256, "img_size": 2**14, "classes": 2**20, "seed": 2**63 - 1, "salt": 2**63 - 1}  # fmt: skip
+LARGEST_OF_ALL = 10**9
+PATHS = ("images", "root", "indices", "artifact", "weights")
 
 
 def check_static(recipe: Any, base: Path = Path()) -> list[str]:
     """All problems of a recipe (a `Recipe` or its mapping), each saying where. Paths are relative to `base`."""
-    return list(_check(recipe if isinstance(recipe, Mapping) else recipe.to_dict(), base))
+    values = recipe if isinstance(recipe, Mapping) else recipe.to_dict()
+    if unusable := list(islice(_unusable(values), MOST_PROBLEMS)):
+        return unusable
+    return list(islice(chain(_check(values, base), _beyond(values)), MOST_PROBLEMS))
 
 
 def _check(values: Mapping[str, Any], base: Path) -> Iterator[str]:
@@ -47,10 +60,37 @@ def _check(values: Mapping[str, Any], base: Path) -> Iterator[str]:
         names.append(stage.get("name", "") if isinstance(stage, Mapping) else "")
 
 
+def _unusable(value: Any, where: str = "") -> Iterator[str]:
+    """Texts that no file system can be asked about; nothing else is looked at while there is one."""
+    if isinstance(value, (Mapping, list, tuple)):
+        for name, inner in value.items() if isinstance(value, Mapping) else enumerate(value):
+            place = f"[{name}]" if not isinstance(value, Mapping) else f".{name}" if where else str(name)
+            yield from _unusable(inner, where + place)
+    elif isinstance(value, str) and "\0" in value:
+        yield f"{where}: a text without the character 0 is needed, got {value!r}"
+    elif isinstance(value, str) and where.endswith(PATHS) and max(map(len, os.fsencode(value).split(b"/"))) > 255:
+        yield f"{where}: no file has so long a name: {value!r}"
+
+
+def _beyond(value: Any, where: str = "", key: str = "") -> Iterator[str]:
+    """Numbers that no training has, wherever they stand: they would fill the memory or never end."""
+    if isinstance(value, Mapping):
+        for name, inner in value.items():
+            yield from _beyond(inner, f"{where}.{name}" if where else str(name), key if key == "batch" else str(name))
+    elif isinstance(value, (list, tuple)):
+        for i, inner in enumerate(value):
+            yield from _beyond(inner, f"{where}[{i}]", key)
+    elif isinstance(value, (int, float)) and not isinstance(value, bool):
+        if not abs(value) <= (most := LARGEST.get(key, LARGEST_OF_ALL)):
+            yield f"{where}: a number of at most {most:,} is needed, got {value!r}"
+
+
 def _check_name(stage: Mapping[str, Any], names: Sequence[str], where: str) -> Iterator[str]:
     name = stage.get("name", "a")
     if not isinstance(name, str) or not re.fullmatch(r"[a-z0-9][a-z0-9_.-]*", name) or name in RESERVED:
         yield f"{where}.name: a folder name of small letters, digits and '-' is needed, got {name!r}"
+    elif name.partition(".")[0] in DEVICES or name.endswith(".") or len(name) > LONGEST_NAME:
+        yield f"{where}.name: a folder cannot be called {name!r} everywhere; another name is needed"
     elif "name" in stage and name in names:
         yield f"{where}.name: '{name}' is also the name of stages[{names.index(name)}]"
 
@@ -132,6 +172,9 @@ class _StageCheck:
             case {"backbone": name, **rest}:
                 if not isinstance(name, str):
                     yield f"{where}.backbone: the name of a backbone is needed, got {name!r}"
+                elif name.startswith("hf:"):
+                    for sentence in missing_for("core", "hf_backbone"):
+                        yield f"{where}.backbone: {sentence}"
                 yield from _check_kind("Backbone", role, where)
                 weights = rest.get("weights")
                 if weights is not None and not (isinstance(weights, str) and (self.base / weights).is_file()):
@@ -163,9 +206,13 @@ class _StageCheck:
             yield f"{where}.artifact: no artifact at '{path}'; an artifact is a folder with artifact.json"
             return
         try:
-            kind = json.loads(file.read_text(encoding="utf-8"))["kind"]
-        except (UnicodeDecodeError, json.JSONDecodeError, KeyError, TypeError):
-            yield f"{where}.artifact: {path}/artifact.json is damaged"
+            about = plain_json.read(file, f"{where}.artifact", plain_json.LARGEST_META)
+        except MarrowError as error:
+            yield f"{where}.artifact: {path}/{error.message}"
+            return
+        kind = about.get("kind") if isinstance(about, Mapping) else None
+        if kind not in ("backbone", "task", "data", "report", "runtime"):
+            yield f"{where}.artifact: {path}/artifact.json names no known kind"
             return
         if kind in ("data", "report") or (kind == "runtime" and verb in ("teach", "shrink")):
             yield f"{where}.artifact: '{path}' is of kind {kind}; {verb} needs a model that can be trained"

@@ -5,21 +5,23 @@ from __future__ import annotations
 import importlib
 import inspect
 from functools import lru_cache
-from pathlib import Path
 from typing import Any, Sequence
 
 import timm
 import torch
-from timm.models import load_state_dict
 from torch import Tensor, nn
 
+from . import limits, timm_weights
 from .contracts import Backbone, Features, Input
 from .errors import MarrowError, near
+from .gives import found
 from .wrappers import taps
 
 # Arguments of timm's factory that load files, reach for a hub or change what the model is.
 REFUSED = {"pretrained", "checkpoint_path", "cache_dir", "features_only", "out_indices", "num_classes"}
 REFUSED |= {"pretrained_cfg", "pretrained_cfg_overlay", "pretrained_strict", "pretrained_filter_fn", "feature_cfg"}
+# Where the weights lie is decided outside: a spec that named a device would take memory while it is only looked at.
+REFUSED |= {"device", "dtype"}
 
 
 class TimmBackbone(Backbone):
@@ -47,6 +49,7 @@ class TimmBackbone(Backbone):
         mean: tuple[float, ...] | None = None,
         std: tuple[float, ...] | None = None,
         crop_pct: float | None = None,
+        interpolation: str | None = None,
         pretrained: bool = False,
         weights: str | None = None,
         where: str = "backbone",
@@ -55,31 +58,44 @@ class TimmBackbone(Backbone):
         """Build timm's `name`. Every net takes `img_size`: the size of its input, built in where the net needs it.
 
         pretrained: weights from timm's hub, the only thing here that touches the network. weights: a local
-        .safetensors or .pth file with timm's keys. Both bring the classifier along if there is one.
+        .safetensors or .pth file with timm's keys; timm resamples position embeddings to `img_size`. Both bring the
+        classifier along if there is one, a file also the names of its classes (`timm_weights.class_names`).
         """
         # Registers our own with timm; by name, since core imports nothing else of the package.
         importlib.import_module("marrow.backbones")
-        if not timm.is_model(name):
+        if ":" in name or "/" in name or not timm.is_model(name):  # timm reads addresses in names
             raise MarrowError(f"unknown backbone '{name}'{near(name, timm.list_models())}", where=where)
         if refused := sorted(REFUSED & set(args)):
             raise MarrowError(f"'{refused[0]}' is not an argument of a backbone", where=where)
-        spec_args = dict(img_size=img_size, mean=mean, std=std, crop_pct=crop_pct, **args)
+        limits.input_values(img_size, mean, std, crop_pct, interpolation, where)
+        spec_args = dict(img_size=img_size, mean=mean, std=std, crop_pct=crop_pct, interpolation=interpolation, **args)
         spec = {"source": f"timm:{name}", "args": {k: _json(v) for k, v in spec_args.items() if v is not None}}
         size: Any = (img_size, img_size) if isinstance(img_size, int) else tuple(img_size) if img_size else None
         if size and "img_size" in arguments_of(name):
             args = {**args, "img_size": size}
-        classes = {} if pretrained else {"num_classes": 0}
-        state = None
+        loading: dict[str, Any] = {"pretrained": False, "num_classes": 0}
+        state: dict[str, Tensor] = {}
         if weights is not None:
-            state, classes = _read(weights, name, where)
+            state = timm_weights.read(weights, f"{where}.weights")
+            loading = timm_weights.from_file(state, timm_weights.classes_in(state, name))
+        elif pretrained:
+            loading = timm_weights.from_hub(name, where)
         try:
-            net = timm.create_model(name, pretrained=pretrained, **classes, **args)
+            net = timm.create_model(name, **loading, **args)
         except TypeError as error:
             known = sorted(arguments_of(name))
             raise MarrowError(f"timm's {name} does not take these arguments ({error})", where=where,
                               hint=f"It takes {', '.join(known)}.") from None  # fmt: skip
-        if state is not None:
-            _load(net, state, weights, where)
+        except OSError as error:  # of the hub: files of the user are read above
+            raise MarrowError(f"the weights of {name} could not be fetched ({str(error).partition(chr(10))[0]})",
+                              where=where, hint=timm_weights.offline(name)) from None  # fmt: skip
+        except (RuntimeError, LookupError, ValueError):
+            if weights is None:
+                raise
+            with torch.device("meta"):
+                empty = timm.create_model(name, pretrained=False, num_classes=loading["num_classes"], **args)
+            raise timm_weights.misfit(empty, state, weights, f"{where}.weights") from None
+        net.pretrained_cfg.pop("state_dict", None)  # the file's tensors, which the net has copies of
         cfg = net.pretrained_cfg
         backbone = cls(net, spec, Input(
             size=size or tuple(cfg["input_size"][1:]),
@@ -88,10 +104,12 @@ class TimmBackbone(Backbone):
             std=tuple(std or cfg["std"]),
             resize="crop" if cfg.get("crop_mode", "center") == "center" else "squash",
             crop_pct=crop_pct or (cfg["crop_pct"] if size is None else 1.0),
-            interpolation=cfg["interpolation"],
+            interpolation=interpolation or cfg["interpolation"],
         ))  # fmt: skip
         if getattr(net, "num_classes", 0):
             backbone._release_classifier()
+        if weights is not None and backbone.classifier is not None:
+            backbone.classifier_labels = timm_weights.class_names(weights)
         return backbone
 
     def _release_classifier(self) -> None:
@@ -133,36 +151,13 @@ class TimmBackbone(Backbone):
     def gives(self) -> frozenset[str]:  # type: ignore[override]
         """Found out by running the net once without memory, on the meta device."""
         if "_gives" not in self.__dict__:
-            self.__dict__["_gives"] = frozenset(_found(self))
+            info = getattr(self.net, "feature_info", None)
+            has_maps = info and (hasattr(self.net, "forward_intermediates") or all("module" in i for i in info))
+            self.__dict__["_gives"] = frozenset(found(self, bool(has_maps)))
         return self.__dict__["_gives"]
 
     def checkpoint_gradients(self) -> None:
         self.net.set_grad_checkpointing(True)
-
-
-def _found(backbone: TimmBackbone) -> set[str]:
-    size = (1, backbone.input.channels, *backbone.input.size)
-    state = {**dict(backbone.named_parameters()), **dict(backbone.named_buffers())}
-    state = {k: torch.empty_like(v, device="meta") for k, v in state.items()}
-    was_training = backbone.training
-    backbone.eval()
-    with torch.no_grad(), torch.device("meta"):
-        out = torch.func.functional_call(backbone, state, torch.empty(size))
-        gives = {"pooled"} if out.pooled.shape == (1, backbone.dim) else set()
-        if out.tokens is not None:
-            gives.add("tokens")
-        info = getattr(backbone.net, "feature_info", None)
-        if info and (hasattr(backbone.net, "forward_intermediates") or all("module" in i for i in info)):
-            maps = torch.func.functional_call(backbone, state, torch.empty(size), {"maps": (0, -1)}).maps
-            if all(m.ndim == 4 for m in maps):
-                gives.add("maps")
-    backbone.train(was_training)
-    names = dict(backbone.net.named_modules())
-    if "blocks.0.attn.qkv" in names:
-        gives.add("qkv")
-    if any(isinstance(m, nn.ReLU) for m in names.values()):
-        gives.add("relu")
-    return gives
 
 
 @lru_cache(maxsize=256)
@@ -171,32 +166,6 @@ def arguments_of(name: str) -> frozenset[str]:
     with torch.device("meta"):
         cls = type(timm.create_model(name, pretrained=False))
     return frozenset(inspect.signature(cls.__init__).parameters) - {"self"}
-
-
-def _read(path: str, name: str, where: str) -> tuple[dict[str, Tensor], dict[str, int]]:
-    """A weight file, and the number of classes of the classifier in it."""
-    if not Path(path).is_file():
-        raise MarrowError(f"no weight file at {path}", where=f"{where}.weights")
-    state = load_state_dict(path, use_ema=False, device="cpu", weights_only=True)
-    with torch.device("meta"):
-        head = timm.create_model(name, pretrained=False).pretrained_cfg.get("classifier")
-    bias = f"{head}.weight" if isinstance(head, str) else ""
-    return state, {"num_classes": len(state[bias]) if bias in state else 0}
-
-
-def _load(net: nn.Module, state: dict[str, Tensor], path: str | None, where: str) -> None:
-    # Older files lack BatchNorm's batch counter, which only matters for a momentum of None; torch starts it at 0.
-    own = {k: v for k, v in net.state_dict().items() if k in state or not k.endswith(".num_batches_tracked")}
-    missing, extra = sorted(set(own) - set(state)), sorted(set(state) - set(own))
-    if missing or extra:
-        what = f"lacks '{missing[0]}'" if missing else f"has '{extra[0]}', which the net has not"
-        raise MarrowError(f"{path} is not a weight file of this net: it {what} "
-                          f"({len(missing)} keys missing, {len(extra)} too many)", where=f"{where}.weights")  # fmt: skip
-    for key, value in own.items():
-        if state[key].shape != value.shape:
-            raise MarrowError(f"{path}: '{key}' is {tuple(state[key].shape)}, the net has {tuple(value.shape)}",
-                              where=f"{where}.weights")  # fmt: skip
-    net.load_state_dict(state, strict=True)
 
 
 def _json(value: Any) -> Any:

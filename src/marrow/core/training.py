@@ -19,6 +19,7 @@ from .loader import Data, batch_sizes
 from .preprocess import plain as preprocessing
 from .selection import Average, Best
 from .settings import Settings
+from .teacher_cache import Stored
 from .versions import versions
 from .window import Window
 
@@ -44,6 +45,7 @@ class Training:
         self.product = product if isinstance(product, nn.Module) else None
         self.average = Average(self.product, settings.ema) if settings.ema and self.product else None
         self.best, self.window = Best(settings.patience), Window()
+        self.stored: Stored | None = None  # what the teacher says, once it is known
         self.keys: Callable[[int], dict] = lambda step: {}  # which examples this rank sees at a step
         self.micro_batch, self.parts = settings.micro_batch, parts_of(self.sizes, settings.micro_batch)
         if self.parts > 1 and not method.per_sample:
@@ -169,6 +171,7 @@ class Training:
             "best": None if best.step is None else (best.step, best.metric, best.value),
             "stopped_early": self.stopped and self.step < self.total,
             "micro_batch": self.micro_batch,
+            "teacher_cache": self.stored.history if self.stored else None,
             "param_count": sum(p.numel() for p in self.trained),
             "seconds": seconds,
             "images_per_second": (self.step - first) * self.examples * self.world / seconds,

@@ -22,6 +22,7 @@ class Frozen(nn.Module):
     def __init__(self, module: nn.Module, batch_stats: bool = False):
         super().__init__()
         module.requires_grad_(False).eval()
+        self.batch_stats = batch_stats
         if batch_stats:
             for m in module.modules():
                 if isinstance(m, nn.modules.batchnorm._BatchNorm):

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections import Counter
-
 from ..core.errors import MarrowError
 from ..core.source import Source
+from .classes import class_counts
 
 
 def check_labelled(source: Source, where: str) -> None:
@@ -15,8 +14,7 @@ def check_labelled(source: Source, where: str) -> None:
                           hint="Put each class into a sub-folder of its name.")  # fmt: skip
     if len(source.classes) < 2:
         raise MarrowError(f"there is only one class, '{source.classes[0]}'; two or more are needed", where=where)
-    counts = Counter(source.label(i) for i in range(len(source)))
-    few = [f"'{name}' ({counts[i]})" for i, name in enumerate(source.classes) if counts[i] < 2]
+    few = [f"'{name}' ({count})" for name, count in class_counts(source).items() if count < 2]
     if few:
         shown = ", ".join(few[:3]) + (f" and {len(few) - 3} more" if len(few) > 3 else "")
         raise MarrowError(f"each class needs two images or more; too few in {shown}", where=where)

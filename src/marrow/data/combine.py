@@ -22,13 +22,18 @@ class Subset(Source):
         self.classes = classes if classes is not None else base.classes
         self._renumbered = None
         if base.classes is not None and classes is not None:
-            self._renumbered = {base.classes.index(c): i for i, c in enumerate(classes)}
+            self._renumbered = {base.classes.index(c): i for i, c in enumerate(classes) if c in base.classes}
 
     def __len__(self) -> int:
         return len(self.indices)
 
     def __getitem__(self, index: int) -> dict:
-        example = self.base[int(self.indices[index])]
+        return self._numbered(self.base[int(self.indices[index])])
+
+    def undecoded(self, index: int) -> dict:
+        return self._numbered(self.base.undecoded(int(self.indices[index])))
+
+    def _numbered(self, example: dict) -> dict:
         if self._renumbered is not None:
             example["label"] = self._renumbered[example["label"]]
         return example
@@ -42,6 +47,9 @@ class Subset(Source):
     def label(self, index: int) -> int | None:
         label = self.base.label(int(self.indices[index]))
         return label if self._renumbered is None or label is None else self._renumbered[label]
+
+    def group(self, index: int) -> str | None:
+        return self.base.group(int(self.indices[index]))
 
     def stored(self, index: int) -> bytes | None:
         return self.base.stored(int(self.indices[index]))
@@ -68,11 +76,17 @@ class Unlabelled(Source):
     def __getitem__(self, index: int) -> dict:
         return {k: v for k, v in self.base[index].items() if k != "label"}
 
+    def undecoded(self, index: int) -> dict:
+        return {k: v for k, v in self.base.undecoded(index).items() if k != "label"}
+
     def fraction(self, index: int) -> float:
         return self.base.fraction(index)
 
     def name(self, index: int) -> str:
         return self.base.name(index)
+
+    def group(self, index: int) -> str | None:
+        return self.base.group(index)
 
     def stored(self, index: int) -> bytes | None:
         return self.base.stored(index)
@@ -113,6 +127,10 @@ class Joined(Source):
         source, at = self._at(index)
         return source[at]
 
+    def undecoded(self, index: int) -> dict:
+        source, at = self._at(index)
+        return source.undecoded(at)
+
     def fraction(self, index: int) -> float:
         source, at = self._at(index)
         return source.fraction(at)
@@ -124,6 +142,10 @@ class Joined(Source):
     def label(self, index: int) -> int | None:
         source, at = self._at(index)
         return source.label(at)
+
+    def group(self, index: int) -> str | None:
+        source, at = self._at(index)
+        return source.group(at)
 
     def stored(self, index: int) -> bytes | None:
         source, at = self._at(index)

@@ -4,26 +4,23 @@ from __future__ import annotations
 
 import functools
 import io
-import struct
 import warnings
-import zlib
 
 import numpy as np
 import torch
 from PIL import Image, ImageOps
 from torch import Tensor
-from torchvision.io import ImageReadMode, decode_jpeg
 
+from ..core.photo import Photo
 from ..core.source import Unreadable
+from . import jpeg
+from .jpeg import DAMAGED
 
 MAX_PIXELS = 2 * 89_478_485  # where Pillow refuses too; a small file can claim to be far larger than any memory
 TOO_LARGE = "too large to decode"
 EMPTY, NO_IMAGE = "the file is empty", "not an image"
 # Of all that Pillow opens; some of the others (EPS) would start a program.
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF", "PPM", "JPEG2000", "AVIF")
-# What Pillow's decoders raise on damaged files.
-DAMAGED = (OSError, SyntaxError, ValueError, EOFError, TypeError, IndexError, KeyError, OverflowError, RuntimeError)
-DAMAGED += (struct.error, zlib.error, Image.DecompressionBombError)
 
 
 def decode(data: bytes, name: str) -> Tensor:
@@ -33,8 +30,8 @@ def decode(data: bytes, name: str) -> Tensor:
     """
     if not data:
         raise Unreadable(name, EMPTY)
-    if data[:3] == b"\xff\xd8\xff":
-        return _jpeg(data, name)
+    if data[:3] == jpeg.START:
+        return jpeg.pixels(data, _frame(data, name), 1, name)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # Pillow's words about damage: what matters is raised
         image = opened(data, name)
@@ -42,6 +39,14 @@ def decode(data: bytes, name: str) -> Tensor:
             return _to_tensor(_eight_bit(ImageOps.exif_transpose(image)).convert("RGB"))
         except DAMAGED as error:
             raise Unreadable(name, f"damaged or truncated {image.format} ({error})") from None
+
+
+def undecoded(data: bytes, name: str) -> Tensor | Photo:
+    """A JPEG whose header is read, so that a view may ask for less than all of its pixels; else as `decode`."""
+    if data[:3] != jpeg.START:
+        return decode(data, name)
+    head = _frame(data, name)
+    return Photo(*head.upright, lambda scale: jpeg.pixels(data, head, scale, name))
 
 
 def decode_ids(data: bytes, name: str) -> Tensor:
@@ -58,32 +63,10 @@ def decode_ids(data: bytes, name: str) -> Tensor:
     return torch.from_numpy(ids.astype(np.int64))
 
 
-def jpeg_size(data: bytes) -> tuple[int, int] | None:
-    """(height, width) from the frame header, without decoding; None if there is none."""
-    at = 2
-    while at + 9 <= len(data) and data[at] == 0xFF:
-        marker = data[at + 1]
-        if marker == 0xFF:  # a fill byte
-            at += 1
-        elif 0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC):
-            return int.from_bytes(data[at + 5 : at + 7]), int.from_bytes(data[at + 7 : at + 9])
-        else:
-            at += 2 + int.from_bytes(data[at + 2 : at + 4])
-    return None
-
-
-def _jpeg(data: bytes, name: str) -> Tensor:
-    """libjpeg-turbo through torchvision: the pixels Pillow gives, in 0.3 to 0.7 of its time."""
-    size = jpeg_size(data)
-    if size is None:
-        raise Unreadable(name, "damaged or truncated JPEG (no frame header)")
-    _guard(*size, name)
-    try:
-        return decode_jpeg(torch.frombuffer(bytearray(data), dtype=torch.uint8), ImageReadMode.RGB,
-                           apply_exif_orientation=True)  # fmt: skip
-    except RuntimeError as error:
-        reason = str(error).splitlines()[0].split(", ")[-1]
-        raise Unreadable(name, f"damaged or truncated JPEG ({reason})") from None
+def _frame(data: bytes, name: str) -> jpeg.Frame:
+    head = jpeg.frame(data, name)
+    _guard(head.height, head.width, name)
+    return head
 
 
 @functools.cache

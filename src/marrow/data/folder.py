@@ -5,13 +5,13 @@ from __future__ import annotations
 import os
 import stat
 from pathlib import Path
-from typing import Callable, Iterator
+from typing import Any, Callable, Iterator
 
 import numpy as np
 
 from ..core.errors import MarrowError
 from ..core.source import Skipped, Source, Unreadable
-from .decode import TOO_LARGE, decode
+from .decode import TOO_LARGE, decode, undecoded
 from .hashing import fraction
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm", ".pbm", ".jp2", ".avif")
@@ -51,12 +51,12 @@ class ImageFolder(Source):
         self._fractions = np.full(len(paths), np.nan)
         self._labels = None
         if labelled and not flat:
-            folders = [os.fsdecode(p.split(b"/", 1)[0]) for p in paths]
-            self.classes = classes or sorted(set(folders))
-            for name in sorted({*sub_folders(root)}.difference(folders, left_out.closed)):
+            first = {raw: _printable(raw) for raw in {p.split(b"/", 1)[0] for p in paths}}
+            self.classes = classes or sorted(first.values())
+            for name in sorted({*sub_folders(root)}.difference(first.values(), left_out.closed)):
                 left_out.add("sub-folders without an image", name)
-            number = {name: i for i, name in enumerate(self.classes)}
-            self._labels = np.array([number[f] for f in folders], np.int32)
+            number = {raw: self.classes.index(name) for raw, name in first.items()}
+            self._labels = np.fromiter((number[p.split(b"/", 1)[0]] for p in paths), np.int32, len(paths))
         self._skipped = left_out.rows()
 
     def __len__(self) -> int:
@@ -78,8 +78,13 @@ class ImageFolder(Source):
             raise Unreadable(self.name(index), error.strerror or str(error)) from None
 
     def __getitem__(self, index: int) -> dict:
-        example = {"image": decode(self.stored(index), self.name(index))}
-        return example if self._labels is None else {**example, "label": int(self._labels[index])}
+        return self._example(index, decode(self.stored(index), self.name(index)))
+
+    def undecoded(self, index: int) -> dict:
+        return self._example(index, undecoded(self.stored(index), self.name(index)))
+
+    def _example(self, index: int, image: Any) -> dict:
+        return {"image": image} if self._labels is None else {"image": image, "label": int(self._labels[index])}
 
     def fraction(self, index: int) -> float:
         if np.isnan(self._fractions[index]):
@@ -91,7 +96,7 @@ class ImageFolder(Source):
         return float(self._fractions[index])
 
     def name(self, index: int) -> str:
-        return _printable(self._relative(index))
+        return _printable(os.fsencode(self._relative(index)))
 
     def label(self, index: int) -> int | None:
         return None if self._labels is None else int(self._labels[index])
@@ -101,14 +106,19 @@ class ImageFolder(Source):
 
 
 def sub_folders(root: Path) -> list[str]:
-    """The names of the visible sub-folders, sorted."""
-    with os.scandir(root) as entries:
-        return sorted(e.name for e in entries if not _hidden(e) and e.is_dir(follow_symlinks=False))
+    """The names of the visible sub-folders, sorted and printable."""
+    return sorted(_printable(name) for name in _sub_folders(root))
 
 
 def class_folders(root: Path) -> list[str]:
     """The names of the sub-folders that hold an image, sorted."""
-    return [name for name in sub_folders(root) if next(image_files(str(root), f"{name}/"), None) is not None]
+    held = (n for n in _sub_folders(root) if next(image_files(str(root), f"{os.fsdecode(n)}/"), None) is not None)
+    return sorted(_printable(name) for name in held)
+
+
+def _sub_folders(root: Path) -> list[bytes]:
+    with os.scandir(root) as entries:
+        return [os.fsencode(e.name) for e in entries if not _hidden(e) and e.is_dir(follow_symlinks=False)]
 
 
 def image_files(root: str, below: str = "", skip: Callable[[str, str], None] | None = None) -> Iterator[bytes]:
@@ -159,8 +169,9 @@ def _hidden(entry: os.DirEntry) -> bool:
     return entry.name.startswith((".", "__MACOSX"))
 
 
-def _printable(path: str) -> str:
-    return path.encode("utf-8", "replace").decode()
+def _printable(path: bytes) -> str:
+    """What is no UTF-8 is written out (caf\\xe9), so that reports can hold it and different names stay different."""
+    return path.decode("utf-8", "backslashreplace")
 
 
 class _LeftOut:
@@ -171,9 +182,9 @@ class _LeftOut:
 
     def add(self, reason: str, name: str) -> None:
         count, examples = self._found.get(reason, (0, []))
-        self._found[reason] = count + 1, sorted([*examples, _printable(name)])[:3]
+        self._found[reason] = count + 1, sorted([*examples, _printable(os.fsencode(name))])[:3]
         if reason == CLOSED:
-            self.closed.add(name.split("/", 1)[0])
+            self.closed.add(_printable(os.fsencode(name.split("/", 1)[0])))
 
     def rows(self) -> tuple[Skipped, ...]:
         return tuple(Skipped(self.root, reason, n, tuple(names)) for reason, (n, names) in self._found.items())

@@ -14,6 +14,11 @@ def fraction(content: bytes | bytearray | memoryview) -> float:
     return (int.from_bytes(digest, "little") >> 11) / 2**53  # 53 bits: exact in a float
 
 
+def of_group(name: str) -> float:
+    """Where cuts put all examples of a group."""
+    return fraction(f"group:{name}".encode())
+
+
 def salted(value: float, salt: str) -> float:
     """Another draw for the same content, independent of the first."""
     return fraction(f"{salt}:{value!r}".encode())

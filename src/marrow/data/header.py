@@ -9,9 +9,9 @@ import warnings
 from PIL import Image
 
 from ..core.source import Unreadable
-from .decode import DAMAGED, EMPTY, opened
+from .decode import EMPTY, opened
+from .jpeg import DAMAGED, ORIENTATION
 
-ORIENTATION = 0x0112  # the EXIF tag
 BITS_PER_SAMPLE = 258  # the TIFF tag
 ENDINGS = {
     "JPEG": (".jpg", ".jpeg"), "MPO": (".jpg", ".jpeg"), "PNG": (".png",), "WEBP": (".webp",), "BMP": (".bmp",),

@@ -13,6 +13,7 @@ from . import select
 from .combine import Joined, Unlabelled
 from .digits import digits
 from .folder import ImageFolder, class_folders
+from .groups import Grouped
 from .hashing import RANGES
 from .layout import data_files, located, splits
 from .parquet import Parquet
@@ -22,12 +23,14 @@ from .torchvision_sets import TorchvisionSet, own_splits
 
 TORCHVISION = "torchvision:"
 WHOLE = (0.0, 1.0)
+CUTS = ("group", "split", "indices", "without", "only", "hash")  # they may leave nothing
 
 
 def open_source(given: Mapping[str, Any], where: str = "data") -> Source:
     """Open and cut one source; every mistake is a MarrowError that names the key.
 
-    Cuts are made in this order: split, indices (positions in the split), only, hash, per_class or fraction, labels.
+    Cuts are made in this order: split (by group), indices (positions in the split), without, only, hash, per_class or
+    fraction, classes, labels.
     """
     _check(given, where)
     labelled = given.get("labels", True)
@@ -36,6 +39,8 @@ def open_source(given: Mapping[str, Any], where: str = "data") -> Source:
     draw = select.Draw(None if "salt" not in given else str(given["salt"]), within)
     if "indices" in given:
         source = select.by_index(source, _indices(given["indices"], f"{where}.indices"), f"{where}.indices")
+    if "without" in given:
+        source = select.without(source, _others(given["without"], f"{where}.without"))
     if "only" in given:
         source = select.only(source, given["only"], f"{where}.only")
     if "hash" in given:
@@ -46,8 +51,10 @@ def open_source(given: Mapping[str, Any], where: str = "data") -> Source:
     if "fraction" in given:
         source = select.share(source, given["fraction"], f"{where}.fraction", draw)
     if not len(source):
-        cuts = ", ".join(f"{k}: {given[k]}" for k in ("split", "indices", "only", "hash") if k in given)
+        cuts = ", ".join(f"{k}: {given[k]}" for k in CUTS if k in given)
         raise MarrowError(f"no example of {given['images']} is left by {cuts}", where=where)
+    if "classes" in given and labelled:
+        source = select.numbered(source, given["classes"], f"{where}.classes")
     return source if labelled or source.classes is None else Unlabelled(source)
 
 
@@ -74,6 +81,14 @@ def splits_of(images: str, where: str = "data") -> tuple[str, ...]:
 
 def _opened(given: Mapping[str, Any], labelled: bool, where: str) -> tuple[Source, tuple[float, float]]:
     """The source of a split, and the range of the content hash that it covers."""
+    source, brought = _stored(given, labelled, where)
+    if "group" in given:
+        source = Grouped(source, given["group"], f"{where}.group", several=not brought)
+    return (source, WHOLE) if brought else _ranged(source, given.get("split"))
+
+
+def _stored(given: Mapping[str, Any], labelled: bool, where: str) -> tuple[Source, bool]:
+    """What lies there, and whether it comes in splits, of which this is the one asked for."""
     images, split = given["images"], given.get("split")
     if images.startswith(TORCHVISION):
         name = images.removeprefix(TORCHVISION)
@@ -81,21 +96,20 @@ def _opened(given: Mapping[str, Any], labelled: bool, where: str) -> tuple[Sourc
         if brought and split is None:
             raise MarrowError(f"torchvision's {name} comes in splits; say which", where=f"{where}.split",
                               hint=f"It has {', '.join(brought)}.")  # fmt: skip
-        source = TorchvisionSet(name, given.get("root"), split if brought else None, where)
-        return (source, WHOLE) if brought else _ranged(source, split)
+        return TorchvisionSet(name, given.get("root"), split if brought else None, where), bool(brought)
     if images == "digits":
-        return _ranged(digits(), split)
+        return digits(), False
     path = located(images)
     brought = {} if path.is_file() or (path / "artifact.json").is_file() else splits(path, f"{where}.images")
     if not brought:
-        return _ranged(_read([path], labelled, f"{where}.images"), split)
+        return _read([path], labelled, f"{where}.images"), False
     if split is not None and split not in brought:
         raise MarrowError(f"{images} has no split '{split}'; it has {', '.join(brought)}", where=f"{where}.split",
                           hint="Cut one from train: {split: train, hash: [0.0, 0.1]} and {split: train, hash: [0.1, 1.0]}.")  # fmt: skip
     parts = [brought[split]] if split else list(brought.values())
     everything = [p for files in brought.values() for p in files]
     opened = [_read(paths, labelled, f"{where}.images", everything) for paths in parts]
-    return (opened[0] if len(opened) == 1 else Joined(opened, where)), WHOLE
+    return (opened[0] if len(opened) == 1 else Joined(opened, where)), True
 
 
 def _read(paths: Sequence[Path], labelled: bool, where: str, siblings: Sequence[Path] = ()) -> Source:
@@ -134,6 +148,11 @@ def _table(path: Path, column: str, where: str) -> Table:
     if column not in table.columns:
         raise MarrowError(f"{path} has no column '{column}'; it has {', '.join(table.columns)}", where=where)
     return table
+
+
+def _others(mappings: Sequence[Mapping[str, Any]], where: str) -> Source:
+    """Only content and groups matter here, so classes need not agree."""
+    return open_sources([{**m, "labels": False} for m in mappings], where)
 
 
 def _indices(value: Any, where: str) -> Sequence[int]:

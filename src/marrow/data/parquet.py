@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
-from typing import Any, Sequence
+from typing import Any, Callable, Sequence
 
 import numpy as np
 import torch
@@ -13,7 +14,7 @@ from torch import Tensor
 from ..core.errors import MarrowError
 from ..core.source import Source, Unreadable
 from .blocks import by_blocks
-from .decode import decode, decode_ids
+from .decode import decode, decode_ids, undecoded
 from .hashing import fraction
 
 RESIDENT = 512 * 2**20
@@ -23,8 +24,9 @@ BLOCK = 1024  # examples of larger files shuffled among each other; the row grou
 class Parquet(Source):
     """Columns `image` (struct{bytes, path} or binary), `label` (class number or text) or none, `mask` (class ids).
 
-    Numbers and texts in other columns become fields; columns of other types are not read. Class names stand in the
-    schema; without them they are the distinct labels of `files` and `siblings`, the files of the other splits.
+    A text column `name`, else the `path` of the images, is what a row is called beside its number. Numbers and texts in
+    other columns become fields; columns of other types are not read. Class names stand in the schema; without them they
+    are the distinct labels of `files` and `siblings`, the files of the other splits.
     Up to `resident` bytes stay in memory once read; of larger files some row groups do, and an epoch's order goes
     through the row groups one after another, see `blocks`.
     """
@@ -58,6 +60,8 @@ class Parquet(Source):
         self._kept_groups = len(self._groups) if size <= resident else min(reach, len(self._groups))
         self._kept: dict[int, dict[str, Any]] = {}
         self._fractions = np.full(len(self), np.nan)
+        called = {s.own for s in schemas}
+        self._own = _column(self._files, called.pop()) if len(called) == 1 else None
         self._labels = None
         if labelled and self._schema.label:
             values = _labels(self._files, where)
@@ -100,10 +104,16 @@ class Parquet(Source):
         return kept
 
     def __getitem__(self, index: int) -> dict:
+        return self._example(index, decode)
+
+    def undecoded(self, index: int) -> dict:
+        return self._example(index, undecoded)
+
+    def _example(self, index: int, read: Callable[[bytes, str], Any]) -> dict:
         group, row = self._at(index)
         values = {name: column[row].as_py() for name, column in self._group(group).items()}
         name = self.name(index)
-        example: dict[str, Any] = {"image": decode(_bytes(values.pop("image"), name), name)}
+        example: dict[str, Any] = {"image": read(_bytes(values.pop("image"), name), name)}
         if self._schema.mask:
             example["mask"] = decode_ids(_bytes(values.pop("mask"), name), name)
         if self._labels is not None:
@@ -125,7 +135,8 @@ class Parquet(Source):
 
     def name(self, index: int) -> str:
         number = self._groups[self._at(index)[0]][0]
-        return f"{self._names[number]}/{index - self._first[number]}"
+        own = self._own[index].as_py() if self._own is not None else None
+        return f"{self._names[number]}/{index - self._first[number]}" + (f" ({_short(own)})" if own else "")
 
     def label(self, index: int) -> int | None:
         return None if self._labels is None else int(self._labels[index])
@@ -149,6 +160,7 @@ class _Schema:
         if "image" not in names:
             raise MarrowError(f"{file} has no column 'image'; it has {', '.join(names)}", where=where)
         self.read, self.mask, self.label = [], "mask" in names, "label" in names
+        self.own = "name" if "name" in names and _is_text(schema.field("name").type) else None
         for name in ("image", "mask"):
             if name in names:
                 kind = schema.field(name).type
@@ -157,6 +169,8 @@ class _Schema:
                     raise MarrowError(f"column '{name}' of {file} is {kind}; struct<bytes, path> or binary is needed",
                                       where=where)  # fmt: skip
                 self.read.append(f"{name}.bytes" if held else name)
+                pathed = held and "path" in [f.name for f in kind] and _is_text(kind.field("path").type)
+                self.own = self.own or ("image.path" if pathed and name == "image" else None)
         for field in schema:
             plain = any(f(field.type) for f in (types.is_integer, types.is_floating, types.is_string, types.is_boolean))
             if field.name not in ("image", "mask", "label") and plain:
@@ -166,7 +180,7 @@ class _Schema:
         self.names = label.get("names") if isinstance(label, dict) else None
 
     def __eq__(self, other: object) -> bool:
-        return isinstance(other, _Schema) and self.__dict__ == other.__dict__
+        return isinstance(other, _Schema) and {**self.__dict__, "own": None} == {**other.__dict__, "own": None}
 
 
 def _open(path: str, where: str) -> Any:
@@ -180,6 +194,28 @@ def _open(path: str, where: str) -> Any:
     except (pyarrow.ArrowInvalid, OSError) as error:
         reason = str(error).splitlines()[0]
         raise MarrowError(f"{Path(path).name} is not a readable parquet file ({reason})", where=where) from None
+
+
+def _is_text(kind: Any) -> bool:
+    import pyarrow.types as types
+
+    return types.is_string(kind) or types.is_large_string(kind)
+
+
+def _column(files: Sequence[str], column: str | None) -> Any:
+    """A text column of all files, or a text inside a struct, without what stands beside it; None without a name."""
+    if column is None:
+        return None
+    import pyarrow
+
+    tables = [_open(path, "data").read([column], use_threads=False).flatten() for path in files]
+    columns = [table[column].cast(pyarrow.string()) for table in tables]
+    return pyarrow.chunked_array([chunk for found in columns for chunk in found.chunks], pyarrow.string())
+
+
+def _short(path: str) -> str:
+    """A path on the disk of whoever wrote the file is nobody's business, and neither is its length."""
+    return path if not path.startswith(("/", "\\")) and ":" not in path else re.split(r"[/\\]", path)[-1]
 
 
 def _labels(files: Sequence[str], where: str) -> np.ndarray:

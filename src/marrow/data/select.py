@@ -1,4 +1,4 @@
-"""Choosing examples of a source: by content hash, by class, by index."""
+"""Choosing examples of a source: by content hash, by class, by index, by what another source holds."""
 
 from __future__ import annotations
 
@@ -9,21 +9,21 @@ import numpy as np
 from ..core.errors import MarrowError, near
 from ..core.source import Source
 from .combine import Subset
-from .hashing import salted
+from .hashing import of_group, salted
 
 
 class Draw:
     """The number in [0, 1) that decides about each example.
 
-    Without salt it is the content hash, stretched where `within` says which range of it is left, so that a tenth of a
-    split is a tenth. With salt it is another one.
+    Without salt it is the content hash, or that of the group's name, stretched where `within` says which range of it is
+    left, so that a tenth of a split is a tenth. With salt it is another one.
     """
 
     def __init__(self, salt: str | None = None, within: tuple[float, float] = (0.0, 1.0)):
         self.salt, self.within = salt, within
 
     def __call__(self, source: Source) -> np.ndarray:
-        values = fractions(source)
+        values = np.fromiter((_place(source, i) for i in range(len(source))), np.float64, len(source))
         if self.salt is not None:
             return np.array([salted(v, self.salt) for v in values.tolist()])
         low, high = self.within
@@ -37,8 +37,13 @@ def fractions(source: Source) -> np.ndarray:
     return np.fromiter((source.fraction(i) for i in range(len(source))), np.float64, len(source))
 
 
+def _place(source: Source, index: int) -> float:
+    group = source.group(index)
+    return source.fraction(index) if group is None else of_group(group)
+
+
 def in_range(source: Source, low: float, high: float, draw: Draw = CONTENT) -> Subset:
-    """The examples drawn in [low, high); equal content is always on the same side of a cut."""
+    """The examples drawn in [low, high); equal content, or a group, is always on the same side of a cut."""
     values = draw(source)
     return Subset(source, np.flatnonzero((values >= low) & (values < high)))
 
@@ -68,6 +73,27 @@ def only(source: Source, names: Sequence[str], where: str) -> Subset:
     kept = [c for c in source.classes if c in names]
     wanted = {source.classes.index(c) for c in kept}
     return Subset(source, [i for i in range(len(source)) if source.label(i) in wanted], kept)
+
+
+def numbered(source: Source, names: Sequence[str], where: str) -> Subset:
+    """All examples, with labels that count these names: some may have no example here, but none may be missing there."""
+    if source.classes is None:
+        raise MarrowError(
+            "the images have no labels", where=where, hint="Put each class into a sub-folder of its name."
+        )
+    if foreign := [c for c in source.classes if c not in names]:
+        shown = ", ".join(f"'{c}'" for c in foreign[:3]) + (f" and {len(foreign) - 3} more" if len(foreign) > 3 else "")
+        raise MarrowError(f"there are images of {shown}, which the training images do not have{near(foreign[0], names)}",
+                          where=where)  # fmt: skip
+    return Subset(source, range(len(source)), list(names))
+
+
+def without(source: Source, others: Source) -> Subset:
+    """What is not in the other source: neither the same content nor the same group."""
+    content = set(fractions(others).tolist())
+    groups = {others.group(i) for i in range(len(others))} - {None}
+    kept = [i for i in range(len(source)) if source.fraction(i) not in content and source.group(i) not in groups]
+    return Subset(source, kept)
 
 
 def by_index(source: Source, indices: Sequence[int], where: str) -> Subset:

@@ -4,125 +4,132 @@ from __future__ import annotations
 
 import json
 import os
-import re
-import tarfile
 from pathlib import Path
-from typing import IO, Any, Iterator, Sequence, cast
+from typing import Any, Callable, Sequence
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from ..core.errors import MarrowError
-from ..core.source import Source, Unreadable
+from ..core.source import Skipped, Source, Unreadable
+from . import shard_index
 from .blocks import by_blocks
-from .decode import decode
-from .folder import SUFFIXES
+from .decode import decode, undecoded
 from .hashing import fraction
+from .shard_index import Entries, Gathered
+from .tar_scan import Sample, samples
 
 
 class Shards(Source):
     """Files `key.jpg` (or another image) with `key.cls`, or `key.json` with "label", one after another in .tar files.
 
-    The headers are read once. Class names come from `classes.txt` or `classes.json` beside the shards, else a label is
-    its own name. An epoch's order goes through the shards one after another, see `blocks`.
+    With an index beside them, as `write_shards` makes it, nothing is read on opening and splits keep their content;
+    else the headers are read once. Class names come from the index, `classes.txt` or `classes.json` beside the shards,
+    else a label is its own name. An epoch's order goes through the shards one after another, see `blocks`.
     """
 
     def __init__(self, files: Sequence[Path], where: str, labelled: bool = True):
-        self._files, self._sizes = [str(f) for f in files], []
-        rows: list[tuple[int, int, int]] = []  # shard, offset, bytes
-        keys: list[bytes] = []
-        labels: list[Any] = []
-        for number, path in enumerate(self._files):
-            before = len(rows)
-            for key, offset, size, label in _index(path, where):
-                rows.append((number, offset, size))
-                keys.append(key.encode("utf-8", "replace"))
-                labels.append(label)
-            self._sizes.append(len(rows) - before)
-        if not rows:
+        self._files, folder = [str(f) for f in files], Path(files[0]).parent
+        self._skipped: tuple[Skipped, ...] = ()
+        listed = shard_index.read(folder, where)
+        if listed is not None:
+            shard_index.check(files, listed["shards"], where)
+            parts = [shard_index.entries_of(Path(f), listed["shards"][Path(f).name], where) for f in files]
+            names = listed["classes"]
+        else:
+            parts, labels = self._scanned(where)
+            names = None
+            if labelled and any(label is not None for label in labels):
+                numbers, names = _numbered(labels, _names(folder, where), where)
+                starts = np.cumsum([len(p) for p in parts])[:-1]
+                for part, found in zip(parts, np.split(numbers, starts)):
+                    part.labels[:] = found
+        self._shard_ends = np.cumsum([len(p) for p in parts])
+        self._entries = Entries.joined(parts)
+        if not len(self):
             raise MarrowError(f"no images in {', '.join(Path(f).name for f in self._files[:3])}", where=where)
-        self._rows = np.array(rows, np.int64)
-        self._keys, self._ends = b"".join(keys), np.cumsum([len(k) for k in keys])
-        self._fractions = np.full(len(rows), np.nan)
-        self._labels = None
-        missing = sum(label is None for label in labels)
-        if labelled and missing < len(labels):
+        missing = int((self._entries.labels < 0).sum())
+        if labelled and names and missing < len(self):
             if missing:
-                raise MarrowError(f"{missing} of {len(labels)} examples in the shards have no label", where=where,
+                raise MarrowError(f"{missing} of {len(self)} examples in the shards have no label", where=where,
                                   hint="Give 'labels: false' to use them all without.")  # fmt: skip
-            names = _names(Path(self._files[0]).parent, where)
-            self._labels, self.classes = _numbered(labels, names, where)
+            if int(self._entries.labels.max()) >= len(names):
+                raise MarrowError(f"the index knows {len(names)} classes, and a label is {self._entries.labels.max()}",
+                                  where=where, hint=shard_index.REPAIR)  # fmt: skip
+            self.classes = names
+
+    def _scanned(self, where: str) -> tuple[list[Entries], list[Any]]:
+        """The entries of each shard, without labels, and the labels as they are written."""
+        parts, labels, bare = [], [], []
+        known: dict[int, str] = {}
+        for path in self._files:
+            found = Gathered()
+            for sample in samples(path, where):
+                if isinstance(sample, Sample):
+                    found.add(sample.name, sample.offset, sample.size)
+                    labels.append(sample.label)
+                else:
+                    bare.append(f"{Path(path).name}/{sample}")
+            parts.append(found.entries())
+            looks = (parts[-1].names, parts[-1].offsets.tobytes())
+            if len(parts[-1]) and (twin := known.setdefault(hash(looks), path)) != path:
+                raise MarrowError(f"{Path(path).name} holds the same samples as {Path(twin).name}", where=where,
+                                  hint="Keep one of the two.")  # fmt: skip
+        if bare:
+            self._skipped = (Skipped(str(Path(self._files[0]).parent), "samples without an image", len(bare),
+                                     tuple(bare[:3])),)  # fmt: skip
+        return parts, labels
 
     def __len__(self) -> int:
-        return len(self._rows)
+        return len(self._entries)
+
+    def _shard(self, index: int) -> str:
+        if not 0 <= index < len(self):
+            raise IndexError(index)
+        return self._files[int(np.searchsorted(self._shard_ends, index, side="right"))]
 
     def stored(self, index: int) -> bytes:
-        number, offset, size = self._rows[index].tolist()
+        path, size = self._shard(index), int(self._entries.sizes[index])
         try:
-            file = os.open(self._files[number], os.O_RDONLY)
+            file = os.open(path, os.O_RDONLY)
             try:
-                return os.pread(file, size, offset)
+                content = os.pread(file, size, int(self._entries.offsets[index]))
             finally:
                 os.close(file)
         except OSError as error:
             raise Unreadable(self.name(index), error.strerror or str(error)) from None
+        if len(content) < size:
+            raise Unreadable(self.name(index), "the shard ends before it")
+        return content
 
     def __getitem__(self, index: int) -> dict:
-        if not 0 <= index < len(self):
-            raise IndexError(index)
-        example = {"image": decode(self.stored(index), self.name(index))}
-        return example if self._labels is None else {**example, "label": int(self._labels[index])}
+        return self._example(index, decode)
+
+    def undecoded(self, index: int) -> dict:
+        return self._example(index, undecoded)
+
+    def _example(self, index: int, read: Callable[[bytes, str], Any]) -> dict:
+        example = {"image": read(self.stored(index), self.name(index))}
+        return example if self.classes is None else {**example, "label": int(self._entries.labels[index])}
 
     def fraction(self, index: int) -> float:
-        if np.isnan(self._fractions[index]):
-            self._fractions[index] = fraction(self.stored(index))
-        return float(self._fractions[index])
+        found = self._entries.fractions
+        if np.isnan(found[index]):
+            found[index] = fraction(self.stored(index))
+        return float(found[index])
 
     def name(self, index: int) -> str:
-        key = self._keys[self._ends[index - 1] if index else 0 : self._ends[index]].decode()
-        return f"{Path(self._files[self._rows[index, 0]]).name}/{key}"
+        return f"{os.path.basename(self._shard(index))}/{self._entries.name(index)}"
 
     def label(self, index: int) -> int | None:
-        return None if self._labels is None else int(self._labels[index])
+        return None if self.classes is None else int(self._entries.labels[index])
+
+    def skipped(self) -> tuple[Skipped, ...]:
+        return self._skipped
 
     def order(self, generator: torch.Generator) -> Tensor:
-        return by_blocks(self._sizes, generator)
-
-
-def _index(path: str, where: str) -> Iterator[tuple[str, int, int, Any]]:
-    """(key, offset, bytes, label or None) of each image in a shard, in stored order."""
-    current, image, label = "", None, None
-    try:
-        with tarfile.open(path, "r:") as tar:
-            while (member := tar.next()) is not None:
-                tar.members = []  # type: ignore[attr-defined]  # else tarfile keeps every header
-                folder, _, base = member.name.rpartition("/")
-                stem, _, suffix = base.partition(".")
-                if not member.isfile() or not stem:
-                    continue
-                if (key := f"{folder}/{stem}" if folder else stem) != current:
-                    if image is not None:
-                        yield current, *image, label
-                    current, image, label = key, None, None
-                if f".{suffix.lower()}".endswith(SUFFIXES):
-                    image = (member.offset_data, member.size)
-                elif suffix in ("cls", "json"):
-                    content = cast(IO[bytes], tar.extractfile(member)).read()
-                    label = _label(content, suffix, f"{Path(path).name}/{member.name}", where)
-    except tarfile.TarError as error:
-        raise MarrowError(f"{Path(path).name} is not a readable tar file ({error})", where=where,
-                          hint="Shards are uncompressed .tar files.") from None  # fmt: skip
-    if image is not None:
-        yield current, *image, label
-
-
-def _label(data: bytes, suffix: str, name: str, where: str) -> int | str | None:
-    try:
-        value = json.loads(data).get("label") if suffix == "json" else data.decode().strip()
-    except (ValueError, AttributeError):
-        raise MarrowError(f"{name} holds no label", where=where) from None
-    return int(value) if isinstance(value, str) and re.fullmatch(r"-?\d+", value) else value
+        return by_blocks(np.diff(self._shard_ends, prepend=0).tolist(), generator)
 
 
 def _names(folder: Path, where: str) -> list[str] | None:
@@ -141,14 +148,16 @@ def _names(folder: Path, where: str) -> list[str] | None:
 
 
 def _numbered(labels: list[Any], names: list[str] | None, where: str) -> tuple[np.ndarray, list[str]]:
-    if all(isinstance(label, int) for label in labels):
-        names = names or [str(i) for i in range(max(labels) + 1)]
-        if min(labels) < 0 or max(labels) >= len(names):
-            raise MarrowError(f"labels reach from {min(labels)} to {max(labels)}, outside 0..{len(names) - 1}", where=where,
+    """Labels as positions in the list of names, -1 for None, and the names."""
+    given = {label for label in labels if label is not None}
+    if all(isinstance(label, int) for label in given):
+        names = names or [str(i) for i in range(max(given) + 1)]
+        if min(given) < 0 or max(given) >= len(names):
+            raise MarrowError(f"labels reach from {min(given)} to {max(given)}, outside 0..{len(names) - 1}", where=where,
                               hint="Give 'labels: false' to use the images without.")  # fmt: skip
-        return np.array(labels, np.int32), names
-    names = names or sorted({str(label) for label in labels})
-    if unknown := {str(label) for label in labels} - set(names):
+        return np.array([-1 if label is None else label for label in labels], np.int32), names
+    names = names or sorted({str(label) for label in given})
+    if unknown := {str(label) for label in given} - set(names):
         raise MarrowError(f"label '{min(unknown)}' is not among the classes beside the shards", where=where)
-    number = {name: i for i, name in enumerate(names)}
-    return np.array([number[str(label)] for label in labels], np.int32), names
+    number = {None: -1} | {name: i for i, name in enumerate(names)}
+    return np.array([number[None if label is None else str(label)] for label in labels], np.int32), names

@@ -10,6 +10,7 @@ from torch import Tensor
 from torch.nn.functional import interpolate, pad
 
 from ..core.errors import MarrowError
+from ..core.photo import Box, Photo, PhotoView, divided, scale_for
 from ..core.preprocess import plain
 
 __all__ = ["Augment", "plain"]
@@ -19,12 +20,13 @@ TRIES = 10
 
 
 @dataclasses.dataclass(frozen=True)
-class Augment:
+class Augment(PhotoView):
     """One random view of an example: a cut resized to `size`, mirrored half of the time; a `mask` moves along.
 
     crop: shares of the image's area between which a cut with aspect ratio 3/4 to 4/3 is drawn. None: the image, scaled
     until it covers `size`, with `pad` black pixels on each side, is cut at a random place (the usual view for CIFAR).
-    All randomness comes from torch's global generator, which the loader seeds for each example.
+    All randomness comes from torch's global generator, which the loader seeds for each example. A cut is chosen on the
+    whole picture; a large photo is then decoded no larger than it needs, which never makes the cut smaller than `size`.
     """
 
     size: tuple[int, int]
@@ -39,19 +41,24 @@ class Augment:
             raise MarrowError("padding goes with crop=None", where="Augment.pad")
 
     def __call__(self, example: dict) -> dict:
-        view = dict(example)
-        height, width = example["image"].shape[-2:]
+        image, scale = example["image"], 1
+        height, width = image.shape[-2:]
         mirrored = self.flip and torch.rand(()).item() < 0.5
-        box = self._box(height, width) if self.crop else None
-        place = torch.rand(2).tolist() if box is None else [0.0, 0.0]
-        for key in ("image", "mask"):
-            if key in example:
-                x = example[key] if key == "image" else example[key][None]
-                x = self._cover_and_cut(x, place) if box is None else resize(cut(x, *box), self.size)
-                view[key] = (x.flip(-1) if mirrored else x) if key == "image" else (x.flip(-1) if mirrored else x)[0]
+        box = self._box(height, width) if self.crop else (0, 0, height, width)
+        place = torch.rand(2).tolist() if self.crop is None else [0.0, 0.0]
+        target = self.size if self.crop else self._covering(height, width)
+        if isinstance(image, Photo):
+            scale = scale_for(box, target)
+            image, box = image.reduced(scale), divided(box, scale)
+        image = self._placed(resize(cut(image, *box), target), place)
+        view = {**example, "image": image.flip(-1) if mirrored else image}
+        if "mask" in example:
+            mask = cut(example["mask"][None], *(scale * edge for edge in box))
+            mask = self._placed(resize(mask, target), place)[0]
+            view["mask"] = mask.flip(-1) if mirrored else mask
         return view
 
-    def _box(self, height: int, width: int) -> tuple[int, int, int, int]:
+    def _box(self, height: int, width: int) -> Box:
         """(top, left, height, width) of the cut; the whole centre if no draw fits into an odd aspect ratio."""
         low, high = self.crop  # type: ignore[misc]
         for _ in range(TRIES):
@@ -65,12 +72,15 @@ class Augment:
         h = min(height, round(width / math.exp(LOG_RATIO[0])))
         return (height - h) // 2, (width - w) // 2, h, w
 
-    def _cover_and_cut(self, x: Tensor, place: list[float]) -> Tensor:
+    def _covering(self, h: int, w: int) -> tuple[int, int]:
+        """The smallest size of this aspect ratio that covers `size`."""
         height, width = self.size
-        h, w = x.shape[-2:]
-        if (h, w) != self.size:
-            x = resize(x, (height, max(width, height * w // h)) if height * w >= width * h else
-                       (max(height, width * h // w), width))  # fmt: skip
+        if height * w >= width * h:
+            return height, max(width, height * w // h)
+        return max(height, width * h // w), width
+
+    def _placed(self, x: Tensor, place: list[float]) -> Tensor:
+        height, width = self.size
         if self.pad:
             x = pad(x, (self.pad,) * 4)
         top = int(place[0] * (x.shape[-2] - height + 1))

@@ -1,4 +1,4 @@
-"""`marrow make`, the main job: teacher -> distilled student and baseline -> int8 -> ONNX -> verified -> report."""
+"""`marrow make`, the main job: teacher -> distilled student and baseline -> pruned -> int8 -> ONNX -> verified -> report."""
 
 from __future__ import annotations
 
@@ -6,27 +6,31 @@ import json
 import os
 import platform
 import shutil
-import time
+import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, Mapping
 
 import torch
 
-from .plan import Plan, Wishes, plan
 from ..core.artifact import Artifact
-from ..core.errors import Interrupted
-from ..core.recipe import Recipe, Stage
+from ..core.recipe import Recipe
 from ..core.versions import versions
+from ..core.whole_file import write_text
 from ..data import open_source
-from .measure import measure, thumbnails
 from ..run import run
+from ..run_folder import RunFolder
 from ..ship import report as page
 from ..ship.curves import read as read_curves
 from ..stages import public
 from ..survey import survey
-from .verdict import shipped, verdict
-
-ROWS = ("teacher", "baseline", "student", "pruned", "int8", "fp32")
+from . import budgets, notes, prepare, rows
+from .budgets import Budgets
+from .estimate import as_text
+from .measure import Measured, drop, measure
+from .plan import Plan
+from .prepare import Prepared
+from .verdict import verdict
+from .wishes import Wishes
 
 
 def make(
@@ -35,8 +39,16 @@ def make(
     val: str | None = None,
     test: str | None = None,
     unlabelled: str | None = None,
+    group_by: str | None = None,
     teacher: str | None = None,
+    class_map: str | None = None,
     student: str | None = None,
+    compare: str | None = None,
+    target: str = "cpu",
+    max_latency: str | None = None,
+    max_size: str | None = None,
+    max_drop: float | None = None,
+    minutes: float | None = None,
     img_size: int | None = None,
     batch: int | None = None,
     epochs: float | None = None,
@@ -46,90 +58,92 @@ def make(
     out: str | Path | None = None,
     resume: bool = False,
     allow_changed: bool = False,
+    dry_run: bool = False,
+    thumbnails: bool = True,
     quiet: bool = False,
 ) -> dict[str, Any]:
     """Carry out the whole chain and return the report, which also lies in `out` as report.json and report.html.
 
-    data: labelled images (a folder with one sub-folder a class, parquet, shards); None takes the embedded digits.
-    unlabelled: more images for the student. teacher: an artifact folder; None trains one. out: default `runs/` + the
-    data's name + 8 digits of the recipe, so that the same call finds what it made before. skip: ("prune",) leaves
-    pruning out.
+    data: images (a folder with one sub-folder a class, or without; parquet, shards); None takes the embedded digits.
+    unlabelled: more images for the student. group_by: a pattern in the images' names; what it finds, a scene or a
+    patient, is never in two splits. teacher: an artifact folder, a timm name with the weights of the hub, NAME=FILE with
+    local ones, or a folder as the hub has them; None trains one. class_map: a file from its classes to the data's.
+    compare: a ready-made small model, fine-tuned as a further row. max_latency ("15ms"), max_size ("10MB"), max_drop
+    (points below the teacher), minutes: budgets; the report's `budgets` says which were met, and `accept` which options
+    would accept what was made. skip: "baseline", "finetune", "prune", "int8". out: default `runs/` + the data's name +
+    8 digits, the same for the same call, which then finds what it made before. dry_run: only the plan, with the minutes,
+    memory and disk it will take; nothing is written.
     """
-    start = time.monotonic()
-    chosen = plan(Wishes(data, val, test, unlabelled, teacher, student, img_size, batch, epochs, seed, tuple(skip)))
-    out = Path(out) if out is not None else Path("runs") / chosen.name
-    minutes: dict[str, float] = {}
-
-    def after(stage: Stage, artifact: Artifact, history: dict | None) -> None:
-        minutes[stage.name] = round((time.monotonic() - start) / 60 - sum(minutes.values()), 2)
-
-    try:
-        made = run(
-            chosen.recipe, out, resume=resume, allow_changed=allow_changed, device=device, quiet=quiet, after=after
-        )
-    except Interrupted:
-        raise Interrupted from None  # the command adds itself and --resume
-    stages = {a.meta["stage"]: a for a in made}
-    if "teacher" not in stages:
-        stages = {"teacher": Artifact.open(str(teacher)), **stages}
-    report = _report(chosen, stages, out, device)
-    report["minutes"] = {**minutes, "all": round((time.monotonic() - start) / 60, 2)}
-    pictures = report.pop("thumbnails")
-    _write(out / "report.json", json.dumps(report, indent=1, allow_nan=False))
-    page.write(report, out / "report.html", curves=read_curves(out / "logs"), thumbnails=pictures)
-    for name, file in (("fp32", "model.onnx"), ("int8", "model.int8.onnx")):
-        shutil.copyfile(stages[name].path / "model.onnx", out / f".{file}.tmp")
-        os.replace(out / f".{file}.tmp", out / file)
-    return {**report, "out": str(out)}
+    limits = Budgets.read(max_latency, max_size, max_drop, minutes)
+    wishes = Wishes(data, val, test, unlabelled, group_by, teacher, class_map, student, compare, target, limits,
+                    img_size, batch, epochs, device, seed, tuple(skip))  # fmt: skip
+    ready = prepare.prepare(wishes, Path(out) if out is not None else None, again=allow_changed)
+    if dry_run:
+        return prepare.described(ready)
+    folder = RunFolder(ready.out, Recipe.from_dict(ready.plan.recipe), resume=resume, allow_changed=allow_changed)
+    if not quiet:
+        print(as_text(ready.estimate), file=sys.stderr)
+    with folder:
+        notes.write(ready.out, ready.noted)  # before the recipe, whose lengths may follow from what is noted
+        taken = notes.Taken(ready.out, ready.noted)
+        made = run(ready.plan.recipe, folder, resume=resume, allow_changed=allow_changed, device=device, quiet=quiet,
+                   after=taken.after)  # fmt: skip
+        stages = {a.meta["stage"]: a for a in made}
+        measured = measure(ready.plan, stages, ready.out, device)
+        report = _report(ready, stages, measured, wishes, taken)
+        source = open_source(ready.plan.test, "test")
+        pictures = rows.thumbnails(measured.test, report["ship"], source, ready.plan.case.classes) if thumbnails else []
+        _write(ready.out, report, pictures, stages)
+    return {**report, "out": str(ready.out)}
 
 
-def _report(chosen: Plan, stages: dict[str, Artifact], out: Path, device: str) -> dict[str, Any]:
-    source = open_source(chosen.test, "test")
-    check = next(s for s in chosen.recipe["stages"] if s.get("ship") == "onnx")["data"]["parity"][0]
-    models = {name: artifact for name, artifact in stages.items() if name in ROWS}
-    rows, measured = measure(models, source, check, device)
-    if "pruned" not in models:
-        rows.append(
-            {"name": "pruned", "kind": None, "metric": None, "value": None, "reason": "left out by --skip prune"}
-        )
-    rows.sort(key=lambda r: ROWS.index(r["name"]))
-    ship = shipped(rows)
-    labels = stages["student"].meta["labels"]
-    found = findings(chosen)
+def _report(
+    ready: Prepared, stages: Mapping[str, Artifact], measured: Measured, wishes: Wishes, taken: notes.Taken
+) -> dict[str, Any]:
+    plan, case, limits = ready.plan, ready.plan.case, wishes.budgets
+    best = budgets.choose(limits, measured.candidates())
+    ship, lost = best.name, drop(measured.test, best.name)
+    found = findings(plan)
+    actual = taken.all()
+    judged = budgets.judged(
+        limits, latency_ms=best.latency_ms, bytes=best.bytes, drop=lost, minutes=actual["minutes"]["all"]
+    )
+    listed = rows.rows(plan, measured, ship)
+    missed = not all(b["met"] for b in judged)
+    folder = shown(ready.out) + "/" + ship
     return {
-        "name": chosen.name,
-        "task": "classify",
-        "data": chosen.data,
+        "name": plan.name,
+        "task": "embed" if case.kind == "features" else "classify",
+        "data": plan.data,
         "device": machine(),
-        "rows": rows,
-        "baseline": "the student trained without the teacher: the same steps, on the labels alone",
+        "rows": listed,
+        "baseline": case.no_baseline or "the student trained without the teacher: the same steps, on the labels alone",
         "ship": ship,
-        "verdict": verdict(rows, ship, found),
-        "choices": chosen.choices,
+        "verdict": verdict(listed, ship, found, judged),
+        "budgets": judged,
+        "accept": budgets.accepting(limits, best, drop=lost) if missed else None,
+        "choices": plan.choices,
         "findings": found,
-        "confusion": {"of": ship, "labels": labels, "counts": measured[ship].confusion.tolist()},
-        "recipe": Recipe.from_dict(public(chosen.recipe)).to_yaml(),
-        "lineage": [
-            {"name": n, "kind": a.kind, "hash": a.hash, "parents": a.meta["parents"]} for n, a in stages.items()
-        ],
+        "per_class": rows.per_class(measured.test, ship, case.classes),
+        "layers": rows.layers(measured.models),
+        "confusion": rows.confusion(measured.test, ship, case.classes),
+        "estimate": prepare.as_json(ready.estimate),
+        "actual": actual,
+        "early": taken.early,
+        "minutes": actual["minutes"],
+        "recipe": Recipe.from_dict(public(plan.recipe)).to_yaml(),
+        "lineage": [{"name": n, "kind": a.kind, "hash": a.hash, "parents": a.meta["parents"]} for n, a in stages.items()],
         "licences": _unique(link for a in stages.values() for link in a.meta["licences"]),
-        "use": [
-            "import marrow",
-            f"model = marrow.load({shown(out) + '/' + ship!r})",
-            f"print(marrow.predict({shown(out) + '/' + ship!r}, ['photo.jpg']))",
-        ],
+        "use": ["import marrow", f"model = marrow.load({folder!r})", f"print(marrow.predict({folder!r}, ['photo.jpg']))"],
         "versions": versions(),
-        "thumbnails": thumbnails(measured["teacher"], measured[ship], source, labels),
-    }
+    }  # fmt: skip
 
 
-def findings(chosen: Plan) -> list[dict[str, Any]]:
+def findings(plan: Plan) -> list[dict[str, Any]]:
     """What `marrow data` says about the images of this run."""
-    stages = chosen.recipe["stages"]
-    train = next(s for s in stages if s["name"] == "baseline")["data"]
-    sources = {"train": {k: v for k, v in train["train"][0].items() if k != "per_class"}, "val": train["val"][0]}
-    extra = next(s for s in stages if s["name"] == "student")["data"]["train"][1:]
-    sources |= {"test": chosen.test, **({"unlabelled": extra[0]} if extra else {})}
+    sources = {"train": plan.train, "val": plan.val, "test": plan.test}
+    if plan.unlabelled:  # whole: copies of the others in it are a finding, though they are not trained on
+        sources["unlabelled"] = {k: v for k, v in plan.unlabelled.items() if k != "without"}
     return survey({name: open_source(given, name) for name, given in sources.items()})["findings"]
 
 
@@ -148,11 +162,17 @@ def machine() -> dict[str, Any]:
     return {"cpu": name, "cores": os.cpu_count(), "threads": torch.get_num_threads(), "gpu": gpu}
 
 
+def _write(out: Path, report: Mapping[str, Any], pictures: list, stages: Mapping[str, Artifact]) -> None:
+    text = json.dumps(report, indent=1, allow_nan=False)
+    write_text(out / "report.json", text + "\n")
+    page.write(report, out / "report.html", curves=read_curves(out / "logs"), thumbnails=pictures)
+    # The pruned student's files, unless the unpruned one's is what is shipped.
+    before = "student_" if report["ship"].startswith("student_") else ""
+    for name, file in (("fp32", "model.onnx"), ("int8", "model.int8.onnx")):
+        if artifact := stages.get(before + name):
+            shutil.copyfile(artifact.path / "model.onnx", out / f".{file}.tmp")
+            os.replace(out / f".{file}.tmp", out / file)
+
+
 def _unique(links: Any) -> list[dict]:
     return list({json.dumps(link, sort_keys=True): link for link in links}.values())
-
-
-def _write(file: Path, text: str) -> None:
-    temporary = file.with_name(f".{file.name}.tmp")
-    temporary.write_text(text + "\n", encoding="utf-8")
-    os.replace(temporary, file)

@@ -3,68 +3,128 @@
 from __future__ import annotations
 
 import dataclasses
-import io
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, Mapping
 
-import torch
-from PIL import Image
-from torch import Tensor
-
+from ..core import artifact as artifacts
 from ..core.artifact import Artifact
+from ..core.contracts import Backbone
 from ..core.cost import Cost, cost
 from ..core.engine import Engine
+from ..core.errors import MarrowError
+from ..core.models import resolve, task
 from ..core.source import Source
+from ..data import open_source
 from ..run import export
 from ..ship.bench import bench
-from ..ship.interval import wilson
+from ..ship.parity import spread
+from . import compare
+from .budgets import Candidate
+from .compare import Score
+from .plan import Plan
 
-THUMBNAILS = 12
+ROWS = ("teacher", "baseline", "student", "pruned", "int8", "fp32", "student_int8", "student_fp32", "compare", "compare_int8")  # fmt: skip
+# The row of a torch model -> the exported file that its latency is measured with. The baseline is the student's network.
+TIMED_BY = {"baseline": "student_fp32", "student": "student_fp32", "pruned": "fp32", "compare": "compare_fp32"}
+SHIPPABLE = ("int8", "fp32", "student_int8", "student_fp32")
+
+
+@dataclasses.dataclass(frozen=True)
+class Model:
+    """A model of a run: a module or a Runner, with what a table says about it. net: the name of its network."""
+
+    thing: Any
+    net: str
+    bytes: int
+    cost: Cost
+    parity: str | None = None
 
 
 @dataclasses.dataclass(frozen=True)
 class Measured:
-    """One model on the test images: its rows, its answers (N,), the labels (N,), and the confusion matrix (C, C)."""
+    """Everything that was measured, by row. test, val: scores; the teacher has none where the others are compared with
+    it. latency: a row of `ship.bench`, or why there is none.
+    """
 
-    rows: list[dict]
-    answers: Tensor
-    labels: Tensor
-    confusion: Tensor
+    models: Mapping[str, Model]
+    test: Mapping[str, Score]
+    val: Mapping[str, Score]
+    latency: Mapping[str, dict | str]
+
+    def candidates(self) -> list[Candidate]:
+        """The files that may be shipped, with what each loses against the teacher on validation images."""
+        found = []
+        for name in SHIPPABLE:
+            if name in self.models:
+                time = self.latency[name]
+                assert isinstance(time, dict)  # a file that the chain exported ran when it was checked
+                found.append(Candidate(name, time["median"], self.models[name].bytes, drop(self.val, name)))
+        return found
 
 
-def answers(thing: Any, source: Source, engine: Engine) -> Measured:
-    """Run a task or a Runner over a source, once."""
-    metric, said, labels = thing.metric(), [], []
-    for batch in engine.batches(source, thing.input):
-        with torch.inference_mode():
-            decoded = thing.decode(thing(batch), batch)
-        metric.update(decoded, batch)
-        said.append(decoded["label"].cpu())
-        labels.append(batch["label"].cpu())
-    return Measured(metric.compute(), torch.cat(said), torch.cat(labels), metric.confusion)
+def drop(scores: Mapping[str, Score], name: str) -> float | None:
+    """Points that a model loses against the teacher; its agreement with it says the same without labels."""
+    if (score := scores.get(name)) is None:
+        return None
+    return 100 * ((scores["teacher"].value if "teacher" in scores else 1.0) - score.value)
 
 
-def row(name: str, artifact: Artifact, measured: Measured, network: Cost) -> dict[str, Any]:
-    """A report's row but for the latency."""
-    first, runtime = measured.rows[0], artifact.meta["runtime"]
-    kind = f"ONNX file, {runtime['precision']}" if runtime else net(artifact.meta["spec"])
-    right = int((measured.answers == measured.labels).sum())
-    file = "model.onnx" if artifact.kind == "runtime" else "weights.safetensors"
-    return {
-        "name": name,
-        "kind": kind,
-        "metric": first["metric"],
-        "value": first["value"],
-        "n": first["n"],
-        "split": "test",
-        "ci95": list(wilson(right, first["n"])),
-        "more": {r["metric"]: r["value"] for r in measured.rows[1:]},
-        "params": network.params,
-        "macs": network.macs,
-        "bytes": (artifact.path / file).stat().st_size,
-        "parity": agreement(runtime["parity"]) if runtime else None,
-    }
+def measure(plan: Plan, stages: Mapping[str, Artifact], out: Path, device: str) -> Measured:
+    """Run every model on the test images, those that may be shipped on the validation images too, and time all files.
+
+    out: the run's folder; files exported only to be timed are kept in its `timed/`.
+    """
+    engine = Engine(device=device)
+    teacher = stages["teacher"] if "teacher" in stages else _given(plan)
+    models = {name: _model(found, stages) for name, found in {"teacher": teacher, **stages}.items() if name in ROWS}
+    test = _scores(plan, models, _source(plan, plan.test, "test"), engine)
+    val: dict[str, Score] = {}
+    if plan.case.kind != "features":  # sharing neighbours is no accuracy that a file could lose
+        kept = {name: m for name, m in models.items() if name in ("teacher", *SHIPPABLE)}
+        val = _scores(plan, kept, _source(plan, plan.val, "val"), engine)
+    return Measured(models, test, val, _latencies(stages, teacher, models, out, _parity(plan)))
+
+
+def _source(plan: Plan, given: Mapping[str, Any], split: str) -> Source:
+    return open_source({**given, **({} if plan.case.kind == "labels" else {"labels": False})}, f"--{split}")
+
+
+def _scores(plan: Plan, models: Mapping[str, Model], source: Source, engine: Engine) -> dict[str, Score]:
+    wanted = {name: m.thing for name, m in models.items() if name != "teacher"}
+    teacher = models["teacher"].thing
+    if plan.case.kind == "features":
+        reference = spread(_source(plan, plan.train, "data"), compare.REFERENCE, without=source)
+        neighbours = compare.Neighbours(teacher, reference, source, engine)
+        return {name: neighbours.score(thing) for name, thing in wanted.items()}
+    classes = len(plan.case.classes or ())
+    if plan.case.class_map:
+        teacher = compare.Mapped(teacher, plan.case.class_map, classes)
+    said, labels = compare.answers(teacher, source, engine)
+    found = {} if labels is None else {"teacher": compare.by_answers(plan.metric, said, labels, classes)}
+    truth = said if labels is None else labels
+    for name, thing in wanted.items():
+        found[name] = compare.by_answers(plan.metric, compare.answers(thing, source, engine)[0], truth, classes)
+    return found
+
+
+def _given(plan: Plan) -> Any:
+    """The teacher that no stage made: an artifact, or a module."""
+    spec = plan.teacher or {}
+    return Artifact.open(spec["artifact"]) if set(spec) == {"artifact"} else resolve(spec, {}, "--teacher")
+
+
+def _model(found: Any, stages: Mapping[str, Artifact]) -> Model:
+    if not isinstance(found, Artifact):
+        network = cost(found)
+        return Model(found, net(found.spec), network.bytes, network)
+    thing, runtime = found.load(), found.meta["runtime"]
+    file = "model.onnx" if runtime else "weights.safetensors"
+    size = (found.path / file).stat().st_size
+    if not runtime:
+        return Model(thing, net(found.meta["spec"]), size, cost(thing))
+    parent = next(a for a in stages.values() if a.hash in found.meta["parents"])
+    return Model(thing, f"ONNX file, {runtime['precision']}", size, cost(parent.load()), agreement(runtime["parity"]))
 
 
 def net(spec: Mapping[str, Any]) -> str:
@@ -76,45 +136,39 @@ def net(spec: Mapping[str, Any]) -> str:
 
 def agreement(parity: Mapping[str, Any]) -> str:
     """How an exported file compares with its model, for a report."""
-    return (f"{parity['agreement']:.1%} of {parity['n']} validation images get the same answer, "
-            f"outputs differ by {parity['max_abs']:.2g} at most")  # fmt: skip
+    same = "" if parity["agreement"] is None else f"{parity['agreement']:.1%} of "
+    answer = f"{same}{parity['n']} validation images" + (" get the same answer" if same else "")
+    return f"{answer}, outputs differ by {parity['max_abs']:.2g} at most"
 
 
-def measure(
-    artifacts: Mapping[str, Artifact], source: Source, check: Mapping[str, Any], device: str
-) -> tuple[list[dict], dict[str, Measured]]:
-    """Rows for teacher, baseline, student, pruned (torch) and fp32, int8 (exported files), and what each model answered.
-
-    check: a source mapping for the parity check of the files that are exported only to time the torch models.
-    """
-    engine = Engine(device=device)
-    measured, rows, networks = {}, [], {}
-    parent = "pruned" if "pruned" in artifacts else "student"  # the model behind the files that are shipped
-    for name, artifact in artifacts.items():
-        thing = artifact.load()
-        measured[name] = answers(thing, source, engine)
-        networks[name] = cost(thing) if artifact.kind != "runtime" else networks[parent]
-        rows.append(row(name, artifact, measured[name], networks[name]))
-    with TemporaryDirectory() as folder:
-        timed = {name: a if a.kind == "runtime" else export(a, "onnx", Path(folder) / name, data=check)
-                 for name, a in artifacts.items() if name != parent}  # fmt: skip
-        times = dict(zip(timed, bench(list(timed.values()), threads=1)))
-    times[parent] = times["fp32"]  # its file is the fp32 row
-    for r in rows:
-        r["latency_ms"] = times[r["name"]]
-    return rows, measured
+def _latencies(
+    stages: Mapping[str, Artifact], teacher: Any, models: Mapping[str, Model], out: Path, parity: Mapping[str, Any]
+) -> dict[str, dict | str]:
+    """A row of the bench for every model, all files in turns in one sitting."""
+    files = {name: a for name, a in stages.items() if a.kind == "runtime"}
+    refused = ""
+    try:
+        files["teacher"] = _timed(teacher, out / "timed" / "teacher", parity)
+    except MarrowError as error:  # the file serves for nothing but its time
+        refused = f"it cannot be exported: {error.message}"
+    rows = dict(zip(files, bench(list(files.values()), threads=1)))
+    by = TIMED_BY if "student_fp32" in files else {**TIMED_BY, "baseline": "fp32", "student": "fp32"}
+    return {name: rows.get(by.get(name, name), refused) for name in models}
 
 
-def thumbnails(big: Measured, small: Measured, source: Source, labels: list[str]) -> list[dict[str, Any]]:
-    """Test images that the big model gets right and the small one wrong."""
-    which = ((big.answers == big.labels) & (small.answers != small.labels)).nonzero().flatten()[:THUMBNAILS]
-    return [{"png": _png(source[i]["image"]), "label": labels[big.labels[i]], "teacher": labels[big.answers[i]],
-             "student": labels[small.answers[i]]} for i in which.tolist()]  # fmt: skip
+def _timed(model: Any, folder: Path, parity: Mapping[str, Any]) -> Artifact:
+    """The model as an ONNX file; one that an earlier call made is taken if it came from the same weights."""
+    with TemporaryDirectory() as place:
+        if not isinstance(model, Artifact):
+            model = artifacts.save(
+                Path(place) / "teacher", task("embed", backbone=model) if isinstance(model, Backbone) else model
+            )
+        elif model.kind == "backbone":
+            model = artifacts.save(Path(place) / "teacher", task("embed", backbone=model.load()))
+        if (folder / "artifact.json").is_file() and Artifact.open(folder).meta["parents"] == [model.hash]:
+            return Artifact.open(folder)
+        return export(model, "onnx", folder, data=parity)
 
 
-def _png(image: Tensor) -> bytes:
-    file = io.BytesIO()
-    picture = Image.fromarray(image.permute(1, 2, 0).numpy())
-    picture.thumbnail((112, 112))
-    picture.save(file, "png")
-    return file.getvalue()
+def _parity(plan: Plan) -> dict[str, Any]:
+    return next(s for s in plan.recipe["stages"] if s.get("ship") == "onnx")["data"]["parity"][0]

@@ -1,215 +1,278 @@
-"""What `marrow make` decides before it runs: splits, sizes, networks, lengths; each choice with its reason."""
+"""What `marrow make` decides before it runs; each choice with its reason, the whole chain written down as a recipe."""
 
 from __future__ import annotations
 
 import dataclasses
 import hashlib
 import json
-import statistics
+import os
 from pathlib import Path
-from typing import Any
+from typing import Any, Mapping
 
-from ..core.artifact import Artifact
-from ..core.errors import MarrowError, near
-from ..core.source import Source, Unreadable
+import torch
+
+from ..core.resources import usual_workers
+from ..core.source import Source
+from ..core.timm_backbone import arguments_of
 from ..data import open_source
 from ..data.check import check_labelled
-from ..data.open import splits_of
+from ..data.classes import class_counts, imbalanced
+from . import case as cases
+from . import chain, lengths, splits
+from .case import Case
+from .given import Given, given
+from .wishes import SKIPPABLE, Wishes
 
 # Plain convolutions: of the nets tried at 32 px the ones whose int8 files are faster than fp32 and as accurate.
 TEACHER = {"backbone": "resnet18"}
 STUDENT = {"backbone": "resnet10t", "channels": [48, 96, 192, 384], "stem_width": 24}
-LOOKED_AT = 64  # images opened to find out how large they are
 LABELS_EACH = 5  # of the digits, for the student's baseline
-RATIO = 0.3  # of the student's channels that pruning takes out
-SKIPPABLE = ("prune",)
 
 
 @dataclasses.dataclass(frozen=True)
 class Plan:
-    """A recipe, and what the recipe does not say. test: the source on which every row is measured."""
+    """A recipe, and what the recipe does not say.
+
+    metric: of every row. train, val, test: sources that are compared with, chosen by and measured on. missing: rows that
+    the chain leaves out -> why. teacher: the spec of one that no stage makes. name: of the run's folder.
+    """
 
     recipe: dict[str, Any]
+    case: Case
+    metric: str
     choices: list[dict[str, Any]]
+    train: dict[str, Any]
+    val: dict[str, Any]
     test: dict[str, Any]
+    unlabelled: dict[str, Any] | None
     data: dict[str, Any]
+    missing: dict[str, str]
     name: str
 
-
-@dataclasses.dataclass(frozen=True)
-class Wishes:
-    """What the user said; None leaves it to marrow."""
-
-    data: str | None = None
-    val: str | None = None
-    test: str | None = None
-    unlabelled: str | None = None
-    teacher: str | None = None
-    student: str | None = None
-    img_size: int | None = None
-    batch: int | None = None
-    epochs: float | None = None
-    seed: int = 0
-    skip: tuple[str, ...] = ()
+    @property
+    def teacher(self) -> dict[str, Any] | None:
+        return self.case.given.spec if self.case.given and not self.case.fit else None
 
 
-def plan(wishes: Wishes) -> Plan:
-    """Opens the data, looks at it, and writes the whole chain down as a recipe."""
-    if unknown := [s for s in wishes.skip if s not in SKIPPABLE]:
-        raise MarrowError(f"'{unknown[0]}' cannot be left out{near(unknown[0], SKIPPABLE)}", where="--skip")
-    images = wishes.data or "digits"
-    embedded = images == "digits"
-    train, val, test = split(images, wishes.val, wishes.test)
-    known = open_source(train, "--data")
-    if known.classes is None:
-        raise MarrowError("no labels and no teacher: give --teacher or class sub-folders", where="--data")
-    check_labelled(known, "--data")
+def plan(wishes: Wishes, student: Mapping[str, Any] | None = None, why: str = "") -> Plan:
+    """Opens the data, looks at it, and writes the chain. student: a backbone chosen by measuring, `why` says how."""
     choices: list[dict[str, Any]] = []
 
-    def chosen(what: str, value: Any, reason: str) -> Any:
+    def choose(what: str, value: Any, reason: str) -> Any:
         choices.append({"what": what, "value": value, "reason": reason})
         return value
 
-    size = _size(wishes, known, embedded, chosen)
-    labelled = dict(train)
+    images = wishes.data or "digits"
+    embedded = images == "digits"
+    parts, known = _opened(images, wishes)
+    case = cases.find(wishes, known)
+    count = len(known)
+    size = lengths.image_size(wishes, known, embedded, choose)
+    batch = wishes.batch or choose("batch", lengths.usual_batch(count), "64, less for fewer than 640 images")
+    steps = lengths.steps_of(wishes, count, batch, embedded, choose)
+    labelled = case.kind == "labels"
+    workers, machine = _machine(wishes.device, choose)
+    training = chain.Training([parts.train], parts.val if labelled else None, batch, workers, _view(embedded, choose),
+                              machine, _metric(known, choose) if labelled else None)  # fmt: skip
+    few = dict(parts.train)
     if embedded:
-        labelled |= {"per_class": LABELS_EACH}
-        chosen("labels", f"{LABELS_EACH} a class", "the teacher knows all training labels; the student's baseline gets "
+        few |= {"per_class": LABELS_EACH}
+        choose("labels", f"{LABELS_EACH} a class", "the teacher knows all training labels; the student's baseline gets "
                "these few, as a user with few labels would, and the student none at all")  # fmt: skip
-    pool = [{**train, "labels": False}]
-    if wishes.unlabelled:
-        pool.append({"images": wishes.unlabelled, "labels": False})
-    count, classes = len(known), len(known.classes)
-    batch = wishes.batch or chosen("batch", usual_batch(count), "64, less for fewer than 640 images")
-    steps = _steps(wishes, count, batch, embedded, chosen)
-    view: dict[str, Any] = {"crop": [0.7, 1.0], "flip": False} if embedded else {"crop": [0.35, 1.0], "flip": True}
-    chosen("views", f"cuts of {view['crop'][0]:.0%} or more" + (", mirrored" if view["flip"] else ""),
-           "a mirrored digit is no digit" if embedded else "photos keep their meaning when mirrored")  # fmt: skip
-    teacher, stages = _teacher(wishes, known, size, chosen)
-    student = {"backbone": wishes.student} if wishes.student else dict(STUDENT)
-    if not wishes.student:
-        chosen("student", "resnet10t, channels 48 to 384", "plain convolutions: small, and faster in int8 than in fp32")
-    small = {"task": "classify", "backbone": {**student, "img_size": size}, "classes": classes}
-    if teacher is None:
-        big = {"task": "classify", "backbone": {**TEACHER, "img_size": size}, "classes": classes}
-        teacher = {"stage": "teacher"}
-        stages.append(_train("supervised", "teacher", {"task": big}, [train], val, batch, steps["teacher"], 2e-3, view))
-    stages += [
-        _train("supervised", "baseline", {"task": small}, [labelled], val, batch, steps["student"], 3e-3, view),
-        _train(
-            "ssld", "student", {"student": small, "teacher": teacher}, pool, val, batch, steps["student"], 3e-3, view
-        ),
-    ]
-    last = {"stage": "student"}
-    if "prune" not in wishes.skip:
-        chosen("pruned", f"{RATIO:.0%} of the channels", "then trained on with the teacher, "
-               f"{steps['recovery']} steps at a third of the rate")  # fmt: skip
-        roles = {"student": {"stage": "cut"}, "teacher": teacher}
-        stages += [
-            {"shrink": "prune", "name": "cut", "model": last, "args": {"ratio": RATIO}},
-            _train("ssld", "pruned", roles, pool, val, batch, steps["recovery"], 1e-3, view),
-        ]
-        last = {"stage": "pruned"}
-    stages += [
-        {"ship": "onnx", "name": "fp32", "model": last, "data": {"parity": [val]}},
-        {"ship": "int8", "name": "int8", "model": last,
-         "data": {"calibration": [{**train, "labels": False}], "parity": [val]}},
-    ]  # fmt: skip
+    more = None
+    if wishes.unlabelled:  # copies of what is measured with must not be trained on
+        more = {"images": wishes.unlabelled, "labels": False, "without": [parts.val, parts.test]}
+    pool = [{**parts.train, "labels": False}, *([more] if more else [])]
+    net = _student(wishes, student, why, size, choose)
+    teacher, stages = _teacher(wishes, case, training, steps, size, choose)
+    stages += _students(wishes, case, training, few, pool, net, teacher, steps, choose)
+    stages += _files(wishes, case, pool[0], {**parts.val, **({} if labelled else {"labels": False})})
+    if wishes.compare:
+        stages += _compared(wishes, case, training.on(few), steps, size, pool[0], parts.val, choose)
     recipe = {"seed": wishes.seed, "stages": stages}
-    facts = {"images": Path(images).name, "classes": classes, "train": count, "labels of the baseline": len(open_source(labelled)),
-             "val": len(open_source(val)), "test": len(open_source(test)), "size": size}  # fmt: skip
-    if wishes.unlabelled:
-        facts["unlabelled"] = len(open_source(pool[1], "--unlabelled"))
-    digest = hashlib.sha256(json.dumps(recipe, sort_keys=True).encode()).hexdigest()[:8]
-    return Plan(recipe, choices, test, facts, f"{Path(images).name}-{digest}")
+    digest = hashlib.sha256(json.dumps([recipe, str(wishes.budgets)], sort_keys=True).encode()).hexdigest()[:8]
+    return Plan(
+        recipe, case, _metric_of(case, training), choices, parts.train, parts.val, parts.test, more,
+        _facts(images, case, known, parts, few, more, size), _missing(wishes, case), f"{Path(images).name}-{digest}",
+    )  # fmt: skip
 
 
-def usual_batch(count: int) -> int:
-    """The largest power of two up to a tenth of the images, within 8 and 64."""
-    return min(64, max(8, 2 ** ((count // 10).bit_length() - 1 if count >= 10 else 0)))
+def _opened(images: str, wishes: Wishes) -> tuple[splits.Parts, Source]:
+    """The splits, and train opened; labels count only where they stand for two or more classes."""
+    parts = splits.parts(images, wishes.val, wishes.test, group=wishes.group_by)
+    known = open_source(parts.train, "--data")
+    if known.classes is not None:
+        check_labelled(known, "--data")
+        return splits.Parts(parts.train, *(_counted_alike(known, part) for part in parts[1:])), known
+    parts = splits.parts(images, wishes.val, wishes.test, labelled=False, group=wishes.group_by)
+    return parts, open_source(parts.train, "--data")
 
 
-def split(images: str, val: str | None, test: str | None) -> tuple[dict, dict, dict]:
-    """Train, validation and test as sources: those the data brings, else ranges of the content hash."""
-    brought = splits_of(images, "--data")
-    given = {"images": images}
-    if not brought:
-        parts = {s: {**given, "split": s} for s in ("train", "val", "test")}
-    elif "train" not in brought:
-        raise MarrowError(f"{images} has {', '.join(brought)} but no train", where="--data")
-    else:
-        low, high = (0.0 if "val" in brought or val else 0.1), (1.0 if "test" in brought or test else 0.9)
-        whole = {**given, "split": "train"}
-        parts = {
-            "train": whole if (low, high) == (0.0, 1.0) else {**whole, "hash": [low, high]},
-            "val": {**given, "split": "val"} if "val" in brought else {**whole, "hash": [0.0, 0.1]},
-            "test": {**given, "split": "test"} if "test" in brought else {**whole, "hash": [0.9, 1.0]},
-        }
-    for name, other in (("val", val), ("test", test)):
-        if other:
-            own = splits_of(other, f"--{name}")
-            parts[name] = {"images": other, "split": name} if name in own else {"images": other}
-    return parts["train"], parts["val"], parts["test"]
+def _counted_alike(known: Source, part: dict[str, Any]) -> dict[str, Any]:
+    """A set of its own that lacks some classes is numbered by those of the training images."""
+    theirs = open_source(part, "--data").classes
+    return {**part, "classes": known.classes} if theirs and theirs != known.classes else part
 
 
-def _train(
-    stem: str, name: str, roles: dict, sources: list[dict], val: dict, batch: int, steps: int, lr: float, view: dict
+def _machine(device: str, choose: lengths.Choose) -> tuple[int, dict[str, Any]]:
+    """Loader workers, and settings of the training stages."""
+    gpu = device.startswith("cuda") or (device == "auto" and torch.cuda.is_available())
+    workers = usual_workers("cuda" if gpu else "cpu", os.cpu_count() or 1)
+    if not gpu:
+        return workers, {}
+    choose("precision", "bf16-mixed", "a GPU computes it faster, and with the range of fp32 no scaling is needed")
+    return workers, {"precision": "bf16-mixed", "channels_last": True}
+
+
+def _view(embedded: bool, choose: lengths.Choose) -> dict[str, Any]:
+    view: dict[str, Any] = {"crop": [0.7, 1.0], "flip": False} if embedded else {"crop": [0.35, 1.0], "flip": True}
+    choose("views", f"cuts of {view['crop'][0]:.0%} or more" + (", mirrored" if view["flip"] else ""),
+           "a mirrored digit is no digit" if embedded else "photos keep their meaning when mirrored")  # fmt: skip
+    return view
+
+
+def _metric(known: Source, choose: lengths.Choose) -> str | None:
+    """The metric that the best weights are kept by, where it is not the first."""
+    counts = class_counts(known)
+    if not imbalanced(counts):
+        return None
+    low, high = min(counts, key=lambda c: counts[c]), max(counts, key=lambda c: counts[c])
+    return choose("metric", "balanced_top1", f"'{high}' has {counts[high]} images, '{low}' {counts[low]}: the mean of "
+                  "the classes' accuracies counts all alike")  # fmt: skip
+
+
+def _metric_of(case: Case, training: chain.Training) -> str:
+    return {"answers": "agreement", "features": "knn_agreement"}.get(case.kind) or training.select or "top1"
+
+
+def _student(
+    wishes: Wishes, measured: Mapping[str, Any] | None, why: str, size: int, choose: lengths.Choose
 ) -> dict[str, Any]:
-    return {
-        "teach": stem, "name": name, **roles, "data": {"train": sources, "val": [val], "batch": batch}, "args": dict(view),
-        "optim": {"adamw": {"lr": lr, "weight_decay": 0.05}, "schedule": "cosine", "warmup_percent": 5}, "steps": steps,
-        "evaluate_percent": 20,
-    }  # fmt: skip
+    if wishes.student:
+        return _network(given(wishes.student, "--student", pretrained=False), size)
+    net = dict(measured or STUDENT)
+    widths = f", channels {net['channels'][0]} to {net['channels'][-1]}" if "channels" in net else ""
+    choose("student", f"{net['backbone']}{widths}",
+           why or "plain convolutions: small, and faster in int8 than in fp32")  # fmt: skip
+    return {**net, "img_size": size}
 
 
-def _teacher(wishes: Wishes, known: Source, size: int, chosen: Any) -> tuple[dict | None, list[dict]]:
-    """The spec of a teacher that is there already, or None when one is to be trained."""
-    if wishes.teacher is None:
-        chosen("teacher", TEACHER["backbone"], "no teacher was given, so one is trained on the labels")
-        return None, []
-    if not (Path(wishes.teacher) / "artifact.json").is_file():
-        raise MarrowError(f"no artifact at {wishes.teacher}", where="--teacher",
-                          hint="Give the folder of a task artifact, such as runs/NAME/teacher.")  # fmt: skip
-    found = Artifact.open(wishes.teacher)
-    if found.kind != "task":
-        raise MarrowError(
-            f"{wishes.teacher} is a {found.kind}; a task artifact with a head is needed", where="--teacher"
+def _teacher(
+    wishes: Wishes, case: Case, training: chain.Training, steps: Mapping[str, int], size: int, choose: lengths.Choose
+) -> tuple[dict[str, Any], list[chain.Stage]]:
+    """The teacher as a spec, and the stages that make it."""
+    classes = len(case.classes or ())
+    if case.fit == "scratch":
+        choose("teacher", TEACHER["backbone"], "no teacher was given, so one is trained on the labels")
+        task = {"task": "classify", "backbone": {**TEACHER, "img_size": size}, "classes": classes}
+        roles = {"task": task}
+        return {"stage": "teacher"}, [
+            training.stage("supervised", "teacher", roles, steps["teacher"], chain.RATES["teacher"])
+        ]
+    assert case.given is not None
+    choose("teacher", case.given.name, f"as given, from {Path(case.given.source).name}")
+    if case.fit is None:
+        if case.class_map and (dropped := case.class_map.count(-1)):
+            choose("class map", f"{len(case.class_map) - dropped} of the teacher's {len(case.class_map)} classes",
+                   "the others are no class of the data and are left out of its answers")  # fmt: skip
+        return dict(case.given.spec), []
+    finetune = "finetune" not in wishes.skip
+    choose("teacher's head", f"{classes} classes, then all weights" if finetune else f"{classes} classes",
+           "a new head on fixed features first, so that it does not spoil them" if finetune else SKIPPABLE["finetune"])  # fmt: skip
+    network = _network(case.given, size, own=True)
+    return {"stage": "teacher"}, chain.fitted_teacher(training, network, classes, steps, finetune)
+
+
+def _network(found: Given, size: int, own: bool = False) -> dict[str, Any]:
+    """A given model without its head, for images of this size if it can be built for them; a saved one has its size.
+
+    own: a net that was trained for one size, as transformers are, keeps that.
+    """
+    if "artifact" in found.spec:
+        return {**found.spec, **({"part": "backbone"} if found.kind == "task" else {})}
+    spec = found.spec["backbone"] if found.kind == "task" else found.spec
+    name = str(spec["backbone"])
+    fixed = own and (name.startswith("hf:") or "img_size" in arguments_of(name))
+    return dict(spec) if fixed or "img_size" in spec else {**spec, "img_size": size}
+
+
+def _students(
+    wishes: Wishes, case: Case, training: chain.Training, few: dict, pool: list[dict], net: dict, teacher: dict,
+    steps: Mapping[str, int], choose: lengths.Choose,
+) -> list[chain.Stage]:  # fmt: skip
+    """Baseline, student, and the pruned student."""
+    stem = "feature_distillation" if case.kind == "features" else "ssld"
+    small: dict[str, Any] = net
+    args: dict[str, Any] = {}
+    if case.kind != "features":
+        small = {"task": "classify", "backbone": net, "classes": len(case.classes or ())}
+        args = {"class_map": list(case.class_map)} if case.class_map else {}
+    stages = []
+    if case.kind == "labels" and "baseline" not in wishes.skip:
+        baseline = training.on(few)
+        stages.append(
+            baseline.stage("supervised", "baseline", {"task": small}, steps["student"], chain.RATES["scratch"])
         )
-    if known.classes is None or found.meta["labels"] != known.classes:
-        theirs = ", ".join((found.meta["labels"] or ["no names"])[:5])
-        raise MarrowError(
-            f"its classes ({theirs}) are not the data's ({', '.join((known.classes or [])[:5])})", where="--teacher"
-        )
-    return {"artifact": wishes.teacher}, []
+    taught = training.on(*pool)
+    roles = {"student": small, "teacher": teacher}
+    stages.append(taught.stage(stem, "student", roles, steps["student"], chain.RATES["scratch"], **args))
+    if "prune" not in wishes.skip:
+        choose("pruned", f"{chain.RATIO:.0%} of the channels", "then trained on with the teacher, "
+               f"{steps['recovery']} steps at a third of the rate")  # fmt: skip
+        stages += chain.pruned(taught, stem, teacher, steps["recovery"], **args)
+    return stages
 
 
-def _size(wishes: Wishes, known: Source, embedded: bool, chosen: Any) -> int:
-    if wishes.img_size:
-        return wishes.img_size
-    if embedded:
-        return chosen("img_size", 32, "the digits are stored at 32 px")
-    sides = []
-    for i in range(0, len(known), max(1, len(known) // LOOKED_AT)):
-        try:
-            sides.append(min(known[i]["image"].shape[-2:]))
-        except Unreadable:
-            continue
-    if not sides:
-        raise MarrowError("none of the images looked at can be read", where="--data")
-    middle = statistics.median(sides)
-    size = min(128, max(32, int(middle) // 32 * 32))
-    return chosen("img_size", size, f"the median short side is {middle:.0f} px; at most 128, which two cores can train")
+def _files(wishes: Wishes, case: Case, calibration: dict, parity: dict) -> list[chain.Stage]:
+    """Files of the last model; of the student before pruning too, in case pruning costs more than may be lost."""
+
+    def model(stage: str) -> dict[str, Any]:
+        found = {"stage": stage}
+        return {"task": "embed", "backbone": found} if case.kind == "features" else found
+
+    kinds = {"onnx": "fp32", **({} if "int8" in wishes.skip else {"int8": "int8"})}
+    if "prune" in wishes.skip:
+        return chain.files(kinds, model("student"), calibration, parity)
+    before = {stem: f"student_{name}" for stem, name in kinds.items()}
+    return [*chain.files(kinds, model("pruned"), calibration, parity),
+            *chain.files(before, model("student"), calibration, parity)]  # fmt: skip
 
 
-def _steps(wishes: Wishes, count: int, batch: int, embedded: bool, chosen: Any) -> dict[str, int]:
-    if wishes.epochs:
-        steps = max(1, round(wishes.epochs * count / batch))
-        return {"teacher": steps, "student": steps, "recovery": max(1, steps // 2)}
-    if embedded:
-        chosen(
-            "steps", "150 and 250", "teacher and student; by then the accuracy on validation images has levelled off"
-        )
-        return {"teacher": 150, "student": 250, "recovery": 100}
-    steps = min(2000, max(150, 20 * count // batch))
-    chosen("steps", steps, "20 passes over the images, between 150 and 2,000 steps")
-    return {"teacher": steps, "student": steps, "recovery": steps // 2}
+def _compared(
+    wishes: Wishes, case: Case, training: chain.Training, steps: Mapping[str, int], size: int, calibration: dict,
+    parity: dict, choose: lengths.Choose,
+) -> list[chain.Stage]:  # fmt: skip
+    other = given(str(wishes.compare), "--compare")
+    choose("compared with", other.name,
+           f"from {Path(other.source).name}, fine-tuned on the same labels for as many steps")  # fmt: skip
+    task = {"task": "classify", "backbone": _network(other, size), "classes": len(case.classes or ())}
+    names = {"onnx": "compare_fp32", **({} if "int8" in wishes.skip else {"int8": "compare_int8"})}
+    return [
+        training.stage("supervised", "compare", {"task": task}, steps["student"], chain.RATES["compare"]),
+        *chain.files(names, {"stage": "compare"}, calibration, parity),
+    ]
+
+
+def _missing(wishes: Wishes, case: Case) -> dict[str, str]:
+    found = {
+        row: f"left out by --skip {word}: {SKIPPABLE[word]}"
+        for word, row in (("baseline", "baseline"), ("prune", "pruned"), ("int8", "int8"))
+        if word in wishes.skip
+    }
+    return {**found, **({"baseline": case.no_baseline} if case.no_baseline else {})}
+
+
+def _facts(
+    images: str, case: Case, known: Source, parts: splits.Parts, few: dict, more: dict | None, size: int
+) -> dict[str, Any]:
+    facts: dict[str, Any] = {
+        "images": Path(images).name,
+        "classes": len(case.classes or ()) or None,
+        "train": len(known),
+    }
+    if case.kind == "labels":
+        facts["labels of the baseline"] = len(open_source(few))
+    facts |= {"val": len(open_source(parts.val, "--val")), "test": len(open_source(parts.test, "--test"))}
+    if more:
+        facts["unlabelled"] = len(open_source(more, "--unlabelled"))
+    return {k: v for k, v in {**facts, "size": size}.items() if v is not None}

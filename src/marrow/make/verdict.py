@@ -6,51 +6,89 @@ from typing import Any, Mapping, Sequence
 
 SLOWER = 1.05  # an int8 file that takes this much of the fp32 file's time is not worth its error
 
+# What a share of the images means, by metric: of test images, this many ...
+MEANS = {
+    "top1": "of {n} test images right",
+    "balanced_top1": "of {n} test images right, all classes counted alike",
+    "agreement": "of {n} held-out images answered as the teacher does",
+    "knn_agreement": "of the neighbours that the teacher finds, on {n} held-out images",
+}
 
-def shipped(rows: Sequence[Mapping[str, Any]]) -> str:
-    """The row to ship: the int8 file unless it is slower than the fp32 one."""
-    by = {r["name"]: r for r in rows}
-    return "int8" if _ms(by["int8"]) <= SLOWER * _ms(by["fp32"]) else "fp32"
+Row = Mapping[str, Any]
 
 
-def verdict(rows: Sequence[Mapping[str, Any]], ship: str, findings: Sequence[Mapping[str, Any]] = ()) -> str:
-    """Two to four sentences, a line each; the first is the headline. findings: what was found about the images."""
-    by = {r["name"]: r for r in rows}
-    best, teacher, baseline = by[ship], by["teacher"], by["baseline"]
-    lines = []
-    if ship != "int8":
-        lines.append(f"The int8 file is slower here ({_ms(by['int8']):.2f} ms) than fp32 ({_ms(by['fp32']):.2f} ms) and is "
-                     "not shipped.")  # fmt: skip
-    lines.append(
-        f"Ship {ship}: {_percent(best)} of {best['n']} test images right, {_gap(best, teacher)} the teacher "
-        f"({_percent(teacher)}), {_ms(teacher) / _ms(best):.1f} times as fast and "
-        f"{teacher['bytes'] / best['bytes']:.0f} times smaller."
-    )
-    student = by["student"]
-    helped = "" if student["value"] > baseline["value"] else " The teacher did not help here: train on the labels."
-    lines.append(f"Without the teacher the same student reaches {_percent(baseline)}; "
-                 f"with it {_percent(student)}.{helped}{_overlap(student, baseline)}")  # fmt: skip
+def verdict(rows: Sequence[Row], ship: str, findings: Sequence[Row] = (), budgets: Sequence[Row] = ()) -> str:
+    """Two to six sentences, a line each; the first is the headline. findings: what was found about the images."""
+    by = {r["name"]: r for r in rows if r["value"] is not None or r["name"] == "teacher"}
+    lines = [*_missed(budgets), *_slow(by), _headline(by, ship), *_gain(by), *_other(by, ship)]
+    if budgets and all(b["met"] for b in budgets):
+        lines.append(f"Inside {'the budget' if len(budgets) == 1 else 'all budgets'}: "
+                     + ", ".join(f"{b['what']} {b['value']} of {b['limit']}" for b in budgets) + ".")  # fmt: skip
     if grave := sum(f["severity"] in ("error", "warning") for f in findings):
         lines.append(f"{grave} finding{'s' if grave > 1 else ''} about the images may have changed these figures; "
                      "the report lists them.")  # fmt: skip
     return "\n".join(lines)
 
 
-def _overlap(a: Mapping[str, Any], b: Mapping[str, Any]) -> str:
+def _missed(budgets: Sequence[Row]) -> list[str]:
+    missed = [f"{b['what']} {b['value']}, allowed {b['limit']}" for b in budgets if not b["met"]]
+    return [f"Budget not met: {'; '.join(missed)}."] if missed else []
+
+
+def _slow(by: Mapping[str, Row]) -> list[str]:
+    if not {"int8", "fp32"} <= by.keys() or _ms(by["int8"]) <= SLOWER * _ms(by["fp32"]):
+        return []
+    return [f"The int8 file is slower here ({_ms(by['int8']):.2f} ms) than fp32 ({_ms(by['fp32']):.2f} ms) and is not "
+            "shipped."]  # fmt: skip
+
+
+def _headline(by: Mapping[str, Row], ship: str) -> str:
+    best, teacher = by[ship], by["teacher"]
+    said = f"Ship {ship.replace('_', ' ')}: {_percent(best)} {MEANS[best['metric']].format(n=best['n'])}"
+    if teacher["value"] is not None:
+        said += f", {_gap(best, teacher)} the teacher ({_percent(teacher)})"
+    cheaper = [f"{_ms(teacher) / _ms(best):.1f} times as fast"] if teacher["latency_ms"] else []
+    smaller = teacher["bytes"] / best["bytes"]
+    cheaper.append(f"{smaller:.0f} times smaller" if smaller >= 1.5 else f"{1 / smaller:.2f} times the size")
+    return f"{said}, {' and '.join(cheaper)}" + ("." if teacher["value"] is not None else " than the teacher.")
+
+
+def _gain(by: Mapping[str, Row]) -> list[str]:
+    if not {"student", "baseline"} <= by.keys():
+        return []
+    student, baseline = by["student"], by["baseline"]
+    helped = "" if student["value"] >= baseline["value"] else " The teacher did not help here: train on the labels."
+    return [f"Without the teacher the same student reaches {_percent(baseline)}; with it {_percent(student)}."
+            f"{helped}{_overlap(student, baseline)}"]  # fmt: skip
+
+
+def _other(by: Mapping[str, Row], ship: str) -> list[str]:
+    """How the off-the-shelf model does, as the smaller of its files."""
+    other = by.get("compare_int8") or by.get("compare")
+    if not other:
+        return []
+    best = by[ship]
+    faster = _ms(other) / _ms(best)
+    told = f"{faster:.1f} times the time" if faster >= 1 else f"{1 / faster:.1f} times as fast"
+    return [f"{by['compare']['kind']}, fine-tuned on the same labels, reaches {_percent(other)} ({other['name'].replace('_', ' ')}) in "
+            f"{_ms(other):.2f} ms: {_gap(other, best)} what is shipped, {told}.{_overlap(other, best)}"]  # fmt: skip
+
+
+def _overlap(a: Row, b: Row) -> str:
     apart = a["ci95"][0] > b["ci95"][1] or b["ci95"][0] > a["ci95"][1]
     return "" if apart else f" The 95 % intervals of the two overlap on {a['n']} images."
 
 
-def _gap(a: Mapping[str, Any], b: Mapping[str, Any]) -> str:
+def _gap(a: Row, b: Row) -> str:
     points = 100 * (a["value"] - b["value"])
     if abs(points) < 0.05:
         return "level with"
     return f"{abs(points):.1f} points {'above' if points > 0 else 'below'}"
 
 
-def _percent(row: Mapping[str, Any]) -> str:
+def _percent(row: Row) -> str:
     return f"{100 * row['value']:.1f} %"
 
 
-def _ms(row: Mapping[str, Any]) -> float:
+def _ms(row: Row) -> float:
     return row["latency_ms"]["median"]

@@ -14,7 +14,8 @@ from typing import Any, Callable, Iterator, NamedTuple, Sequence
 import torch
 from torch import Tensor
 
-from ..core.artifact import KINDS, Artifact
+from ..core.artifact import Artifact
+from ..core.artifact_check import KINDS
 from ..core.errors import MarrowError
 from ..core.runtime import Runner, unit
 from .cpu import flags

@@ -17,6 +17,7 @@ import torch
 import yaml
 
 from ..core.catalogue import CONTRACTS, PACKAGE, VERBS, class_node
+from ..core.errors import visible
 from . import quantity
 from .interval import wilson
 
@@ -78,10 +79,12 @@ def loading(meta: Mapping[str, Any]) -> str:
 def plain_timm(meta: Mapping[str, Any]) -> str:
     """Code that opens an unedited backbone's weights without marrow; "" where timm alone does not know the net."""
     spec = meta["spec"] or {}
-    name = str(spec.get("source", "")).removeprefix("timm:")
-    if meta["kind"] != "backbone" or not name or not timm.models.model_entrypoint(name).__module__.startswith("timm."):
+    scheme, _, name = str(spec.get("source", "")).partition(":")
+    if meta["kind"] != "backbone" or scheme != "timm":
         return ""
-    given, ours = spec.get("args", {}), ("mean", "std", "crop_pct")
+    if not timm.models.model_entrypoint(name).__module__.startswith("timm."):
+        return ""
+    given, ours = spec.get("args", {}), ("mean", "std", "crop_pct", "interpolation")
     args = {k: v for k, v in given.items() if k not in ours and (k != "img_size" or built_with_size(name))}
     said = "".join(f", {k}={v!r}" for k, v in args.items())
     channels, (height, width) = meta["input"]["channels"], meta["input"]["size"]
@@ -144,6 +147,8 @@ def metrics(meta: Mapping[str, Any]) -> str:
         cells = (quantity.title(name), quantity.measure(name, value), quantity.interval(name, ends),
                  n, row.get("split", ""))  # fmt: skip
         lines.append("| " + " | ".join("" if c is None else escaped(c) for c in cells) + " |")
+    explained = [quantity.explained(row["metric"], row.get("n")) for row in meta["metrics"]]
+    lines += [line for sentence in dict.fromkeys(explained) if sentence for line in ("", quantity.sentence(sentence))]
     if {row.get("split") for row in meta["metrics"]} == {"val"}:
         lines += ["", "Training may have been tuned on the validation images: expect a little less on new ones."]
     return "\n".join(lines)
@@ -237,7 +242,7 @@ def citation(folder: str, stem: str) -> str:
 
 def escaped(value: Any) -> str:
     """Text that Markdown takes as it is: on one line, without HTML, links, tables or emphasis."""
-    flat = html.escape(" ".join(str(value).split()), quote=False)
+    flat = html.escape(visible(" ".join(str(value).split())), quote=False)
     return re.sub(r"[\\`*\[\]|~#]|(?<!\w)_|_(?!\w)", r"\\\g<0>", flat)
 
 

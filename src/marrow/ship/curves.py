@@ -13,6 +13,19 @@ Log = Sequence[tuple[int, str, float]]  # (step, name, value), in the order of l
 Points = Sequence[tuple[float, float]]
 VALIDATION = "val/"  # how the engine marks what it measured on validation images
 
+# Logs that mean something by themselves: unit, title, and what they are.
+MEANING = {
+    "agreement": ("%", "Agreement with the teacher on training images",
+                  "How many images of a batch the student and the teacher call the same."),
+    "neighbour": ("%", "Nearest neighbours as the teacher has them, on training images",
+                  "For how many images of a batch the nearest other image, by pooled features, is the teacher's nearest too."),
+    "cosine": ("", "Cosine with the teacher's features on training images",
+               "Of the student's pooled features after the projection that is dropped later; 1 is the same direction."),
+    "dense_cosine": ("", "Cosine with the teacher's maps on training images", "Of the last maps, place by place."),
+    "teacher_entropy": ("", "Entropy of the teacher's answers on training images",
+                        "In nats: 0 where it is sure of one class; the logarithm of the number of classes where it knows nothing."),
+}  # fmt: skip
+
 DRAWN = 120  # points a curve; more would not be seen
 NOT_DRAWN = ("lr", "grad_norm", "micro_batch")  # of the training, not of the model
 
@@ -50,46 +63,58 @@ def by_name(log: Log) -> dict[str, list[tuple[float, float]]]:
     return found
 
 
-def progress(logs: Mapping[str, Log], colours: Mapping[str, str]) -> list[dict]:
-    """One chart for every logged share (accuracy, agreement), with all stages that have it over their training."""
+def progress(logs: Mapping[str, Log], colours: Mapping[str, str], metric: str = "top1") -> list[dict]:
+    """One chart for everything logged that means something by itself, with all stages that have it over their training.
+
+    What was measured on validation images comes first; of top-1 and balanced top-1 only the `metric` of the run.
+    """
     named = {stage: by_name(log) for stage, log in logs.items()}
-    shares = dict.fromkeys(name for stage in named.values() for name in stage if metric_of(name))
-    return [_progress(name, named, colours) for name in shares if metric_of(name) != "balanced_top1"]
+    unwanted = VALIDATION + ("top1" if metric == "balanced_top1" else "balanced_top1")
+    shown = dict.fromkeys(name for stage in named.values() for name in stage if name != unwanted)
+    order = sorted(shown, key=lambda name: (not name.startswith(VALIDATION), [*MEANING, name].index(name)))
+    return [_progress(name, said, named, colours) for name in order if (said := meaning(name))]
 
 
-def _progress(name: str, named: Mapping[str, Mapping[str, Points]], colours: Mapping[str, str]) -> dict:
-    lines = []
+def _progress(
+    name: str, said: tuple[str, str, str], named: Mapping[str, Mapping[str, Points]], colours: Mapping[str, str]
+) -> dict:
+    (unit, title, note), lines = said, []
     for stage, curves in named.items():
         if name in curves:
             last = max(step for points in curves.values() for step, _ in points) or 1
-            points = [(100 * step / last, 100 * value) for step, value in thinned(curves[name])]
-            lines.append(plots.Curve(stage, colours[stage], points))
-    where = "validation images" if name.startswith(VALIDATION) else "training images"
-    title = f"{quantity.title(metric_of(name))} on {where}"
+            points = [(100 * step / last, (100 if unit else 1) * value) for step, value in thinned(curves[name])]
+            lines.append(plots.Curve(quantity.called(stage), colours[stage], points))
     label = f"{title}: {', '.join(line.name for line in lines)}"
     drawn = {
-        kind: plots.curves(lines, width=width, height=height, unit="%", x_unit="training, %", label=label)
-        for kind, width, height in (("wide", 860, 300), ("narrow", 350, 250))
+        kind: plots.curves(lines, width=width, height=height, unit=unit, x_unit="training, %", label=label)
+        for kind, width, height in (("wide", 860, 300), ("narrow", 350, 250), ("small", 410, 230))
     }
-    return {"title": title, "legend": _legend(lines), **drawn}
+    return {"title": title, "note": note, "legend": _legend(lines), **drawn}
 
 
 def losses(logs: Mapping[str, Log]) -> list[dict]:
-    """One small chart a stage with everything it logged that is no share."""
+    """One small chart a stage with everything else that it logged."""
     charts = []
     for stage, log in logs.items():
-        named = {n: thinned(p) for n, p in by_name(log).items() if not metric_of(n)}
-        lines = [plots.Curve(n, f"c{i % 6}", points) for i, (n, points) in enumerate(named.items())]
+        named = {n: thinned(p) for n, p in by_name(log).items() if not meaning(n)}
+        lines = [plots.Curve(n.replace("_", " "), f"c{i % 6}", points) for i, (n, points) in enumerate(named.items())]
         if lines:
             drawn = plots.curves(lines, width=410, height=210, unit="", x_unit="step", label=f"losses of {stage}")
-            charts.append({"stage": stage, "legend": _legend(lines), "plot": drawn})
+            charts.append({"stage": quantity.called(stage), "legend": _legend(lines), "plot": drawn})
     return charts
 
 
-def metric_of(name: str) -> str:
-    """The share that a curve shows: "val/top1" is top1, "agreement" itself; "" for a loss or another log."""
+def meaning(name: str) -> tuple[str, str, str] | None:
+    """Unit, title and note of a curve that says more than a loss does: "val/top1", "agreement"; None for others.
+
+    The page explains a run's metric beside its rows: no note here.
+    """
+    if not name.startswith(VALIDATION):
+        return MEANING.get(name)
     metric = name.removeprefix(VALIDATION)
-    return metric if metric in quantity.SHARES else ""
+    if metric not in quantity.SHARES:
+        return None
+    return "%", f"{quantity.title(metric)} on validation images", ""
 
 
 def _legend(lines: Iterable[plots.Curve]) -> list[dict[str, str]]:

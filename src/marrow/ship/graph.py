@@ -39,16 +39,20 @@ def trace(task: Task) -> ModelProto:
     if not isinstance(module, nn.Module):
         raise MarrowError(f"{stem_of(type(task))} exports {len(module)} graphs, one fits into a file", where="export")
     keys = list(task({"image": image}))
-    program = torch.onnx.export(
-        module.eval(),
-        (image,),
-        dynamo=True,
-        opset_version=OPSET,
-        input_names=["image"],
-        output_names=keys,
-        dynamic_shapes=({0: torch.export.Dim("batch")},),
-        verbose=False,
-    )
+    try:
+        program = torch.onnx.export(
+            module.eval(),
+            (image,),
+            dynamo=True,
+            opset_version=OPSET,
+            input_names=["image"],
+            output_names=keys,
+            dynamic_shapes=({0: torch.export.Dim("batch")},),
+            verbose=False,
+        )
+    except torch.onnx.errors.OnnxExporterError as error:
+        reason = str(error.__cause__ or error).strip().splitlines()[0]
+        raise MarrowError(f"torch cannot export this {stem_of(type(task))}: {reason}", where="export") from error
     if program is None:
         raise MarrowError(f"torch could not export this {stem_of(type(task))}", where="export")
     return bare(program.model_proto)

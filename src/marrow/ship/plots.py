@@ -1,4 +1,4 @@
-"""Two kinds of plot as inline SVG: accuracy against latency, and curves. Colours come from the page's style sheet.
+"""Plots as inline SVG: accuracy against latency, curves, and bars for tables. Colours come from the page's style sheet.
 
 Nothing here carries a style attribute: the page forbids inline style, and light and dark share one drawing.
 """
@@ -43,6 +43,15 @@ class Box(NamedTuple):
         return self.x0 < other.x1 and other.x0 < self.x1 and self.y0 < other.y1 and other.y0 < self.y1
 
 
+class Name(NamedTuple):
+    """Where a point's name is written; far: so far that a thin line leads to it."""
+
+    x: float
+    y: float
+    anchor: str
+    far: bool
+
+
 def pareto(points: Sequence[Point], *, width: int, height: int, unit: str, label: str) -> Markup:
     """Value against latency. The area of a disc is the size of the file; the bar through it is the interval.
 
@@ -52,7 +61,7 @@ def pareto(points: Sequence[Point], *, width: int, height: int, unit: str, label
     slow, fast = max(p.latency for p in points), min(p.latency for p in points)
     ratio = slow > 3 * fast
     if ratio:
-        low_x, high_x = fast / 1.6, slow * 1.45
+        low_x, high_x = fast / 2.2, slow * 1.45
         ticks_x = ratio_ticks(low_x, high_x)
         across = scale(math.log(low_x), math.log(high_x), LEFT, width - RIGHT, math.log)
     else:
@@ -78,11 +87,14 @@ def pareto(points: Sequence[Point], *, width: int, height: int, unit: str, label
             low, high = up(p.ends[0]), up(p.ends[1])
             parts.append(Markup('<path class="whisker" d="M{0:.1f} {1:.1f}V{2:.1f}"/>').format(x, low, high))
         parts.append(Markup('<circle class="dot" cx="{:.1f}" cy="{:.1f}" r="3.5"/></g>').format(x, y))
-    taken = [Box(x - 6, y - 6, x + 6, y + 6) for x, y in places]
-    taken += [Box(x - 1, up(p.ends[1]), x + 1, up(p.ends[0])) for (x, y), p in zip(places, points) if p.ends]
-    taken += beads(sorted(best))
-    parts += [Markup('<text class="name" x="{:.1f}" y="{:.1f}" text-anchor="{}">{}</text>').format(x, y, anchor, short(p.name))
-              for p, (x, y, anchor) in zip(points, name_places(points, places, taken, width, height))]  # fmt: skip
+    lines = [Box(x - 1, up(p.ends[1]), x + 1, up(p.ends[0])) for (x, y), p in zip(places, points) if p.ends]
+    lines += beads(sorted(best))
+    for p, (x, y), name in zip(points, places, name_places(points, places, lines, width, height)):
+        if name.far:
+            leader = Markup('<path class="leader" d="M{:.1f} {:.1f}L{:.1f} {:.1f}"/>')
+            parts.append(leader.format(x, y, name.x, name.y - 4))
+        parts.append(Markup('<text class="name" x="{:.1f}" y="{:.1f}" text-anchor="{}">{}</text>').format(
+            name.x, name.y, name.anchor, short(p.name)))  # fmt: skip
     return svg(width, height, label, parts)
 
 
@@ -103,27 +115,53 @@ def curves(lines: Sequence[Curve], *, width: int, height: int, unit: str, x_unit
     return svg(width, height, label, parts)
 
 
+def bar(value: float | None, mark: float | None, colour: str) -> Markup:
+    """A share in [0, 1] as a bar in a table's cell, with a tick where another share lies."""
+    parts = [Markup('<rect class="track" width="100%" height="8"/>')]
+    if value is not None:
+        parts.append(Markup('<rect class="fill {}" width="{:.1f}%" height="8"/>').format(colour, 100 * value))
+    if mark is not None:
+        parts.append(Markup('<rect class="mark" x="{:.1f}%" width="2" height="12" y="-2"/>').format(99 * mark))
+    return Markup('<svg class="bar" width="88" height="8" aria-hidden="true">{}</svg>').format(Markup("").join(parts))
+
+
+def bars(shares: Sequence[float]) -> Markup:
+    """Two lengths in [0, 1] above each other: before and after."""
+    drawn = [Markup('<rect class="{}" y="{}" width="{:.1f}%" height="6"/>').format(kind, y, 100 * share)
+             for kind, y, share in zip(("before", "after"), (0, 7), shares)]  # fmt: skip
+    cell = Markup('<svg class="bars" width="150" height="13" aria-hidden="true">{}</svg>')
+    return cell.format(Markup("").join(drawn))
+
+
 def beats(a: Point, b: Point) -> bool:
     """At least as good in both directions, and better in one."""
     return a.latency <= b.latency and a.value >= b.value and (a.latency, a.value) != (b.latency, b.value)
 
 
 def name_places(
-    points: Sequence[Point], places: Sequence[tuple[float, float]], taken: Sequence[Box], width: int, height: int
-) -> list[tuple[float, float, str]]:
-    """Where each name goes: the first place around its dot inside the frame that nothing else takes, or little."""
-    taken, result = list(taken), []
+    points: Sequence[Point], places: Sequence[tuple[float, float]], lines: Sequence[Box], width: int, height: int
+) -> list[Name]:
+    """Where each name goes: near its dot, inside the frame, not on another name or dot, and rather not on a line."""
+    dots = [Box(x - 6, y - 6, x + 6, y + 6) for x, y in places]
+    taken: list[Box] = []
+    result = []
     for p, (x, y) in zip(points, places):
         long = LETTER * len(short(p.name))
-        choices = [(x + side, y + dy, "start" if side > 0 else "end") for dy in (4, -9, 19, -22, 32, -35, 45)
-                   for side in (9, -9)]  # fmt: skip
-        boxes = [Box(tx, ty - 11, tx + long, ty + 3) if anchor == "start" else Box(tx - long, ty - 11, tx, ty + 3)
-                 for tx, ty, anchor in choices]  # fmt: skip
-        outside = [b.x0 < LEFT or b.x1 > width - 2 or b.y0 < 0 or b.y1 > height - BOTTOM for b in boxes]
-        crowd = [sum(b.meets(t) for t in taken) for b in boxes]
-        chosen = min(range(len(boxes)), key=lambda i: (outside[i], crowd[i]))
-        taken.append(boxes[chosen])
-        result.append(choices[chosen])
+        choices = []
+        for dy in (4, -9, 19, -22, 32, -35, 45, -48, 58, -61, 71, -74):
+            for dx in (9, 26, 48, 75):
+                for side, anchor in ((1, "start"), (-1, "end")):
+                    name = Name(x + side * dx, y + dy, anchor, abs(dx) > 9 or abs(dy - 4) > 18)
+                    left = name.x - (long if side < 0 else 0)
+                    box = Box(left, name.y - 11, left + long, name.y + 3)
+                    outside = box.x0 < LEFT or box.x1 > width - 2 or box.y0 < 0 or box.y1 > height - BOTTOM
+                    covered = sum(box.meets(other) for other in (*taken, *dots))
+                    crossed = min(3, sum(box.meets(line) for line in lines))
+                    cost = 1000 * outside + 200 * covered + 12 * crossed + dx + abs(dy - 4)
+                    choices.append((cost, len(choices), name, box))
+        _, _, name, box = min(choices)
+        taken.append(box)
+        result.append(name)
     return result
 
 

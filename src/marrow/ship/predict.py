@@ -15,7 +15,7 @@ from ..core.contracts import Task, stem_of
 from ..core.errors import MarrowError
 from ..core.preprocess import plain
 from ..core.source import Unreadable
-from ..data.decode import decode
+from ..data.decode import undecoded
 from ..data.folder import ImageFolder
 
 TOP = 5
@@ -62,19 +62,19 @@ def _model(artifact: Artifact) -> Any:
 
 
 def _images(files: Sequence[Path | str]) -> Iterator[tuple[str, Callable[[], dict]]]:
-    """(name as the user knows it, a function that decodes it) of every file, folders opened."""
+    """(name as the user knows it, a function that reads it) of every file, folders opened."""
     for file in files:
         if Path(file).is_dir():
             folder = ImageFolder(Path(file), "FILES", labelled=False)
             for i in range(len(folder)):
-                yield str(Path(file) / folder.name(i)), partial(folder.__getitem__, i)
+                yield str(Path(file) / folder.name(i)), partial(folder.undecoded, i)
         else:
-            yield str(file), partial(_decoded, Path(file))
+            yield str(file), partial(_opened, Path(file))
 
 
-def _decoded(file: Path) -> dict:
+def _opened(file: Path) -> dict:
     try:
-        return {"image": decode(file.read_bytes(), file.name)}
+        return {"image": undecoded(file.read_bytes(), file.name)}
     except OSError as error:
         raise Unreadable(file.name, error.strerror or str(error)) from None
 

@@ -5,8 +5,12 @@ Everything on it is in report.json, in the CSV logs, or handed over as images. B
 
     name      what was made                    ship        the name of the row that is shipped
     minutes   {stage: number}                  rows[].more {metric: value} beside the first metric
-    budgets   [{what, limit, value, met}]      choices     [{what, value, reason}]
-    confusion {of, labels, counts}             estimate, actual   {what: number}
+    budgets   [{what, limit, value, met}]      accept      a command line that accepts what missed them
+    choices   [{what, value, reason}]          early       sentences about stages that ended early
+    per_class [{class, n, recall}], recall: {row: share or null}
+    confusion {of, labels, counts}             confusion_reason    why there is none
+    layers    {of: [row, row], rows: [{name, kind, params, macs}]}, params and macs before and after, or null
+    estimate, actual    {minutes: {stage: number}, memory, disk}, in bytes; further numbers under their names
     recipe    YAML text                        lineage     [{name, kind, hash, parents}]
     licences  [{of, name, licence, terms}]     use         lines of Python
     findings  [{severity, what, count, examples, remedy}], what was wrong with the data
@@ -14,18 +18,22 @@ Everything on it is in report.json, in the CSV logs, or handed over as images. B
 
 from __future__ import annotations
 
-import json
 import os
+import re
 from base64 import b64encode
 from hashlib import sha256
 from pathlib import Path
 from typing import Any, Mapping, Sequence
 
-from ..core.errors import MarrowError
+from markupsafe import Markup
+
+from ..core import plain_json
+from ..core.errors import MarrowError, visible
 from . import curves as training
-from . import quantity, view
+from . import expense, mistakes, quantity, view
 
 PAGES = Path(__file__).parent / "pages"
+LARGEST = 64 * 2**20  # bytes of a report.json
 
 
 def write(
@@ -35,17 +43,32 @@ def write(
     curves: Mapping[str, training.Log] | None = None,
     thumbnails: Sequence[Mapping[str, Any]] | None = None,
 ) -> Path:
-    """Write the page of one run. curves: stage -> its log. thumbnails: {"png" bytes, "label", "teacher", "student"}."""
-    return _save(_page("run.html", **_run(report, curves or {}), thumbnails=view.thumbnails(thumbnails)), out)
+    """Write the page of one run. curves: stage -> its log. thumbnails: {"png" bytes, "label", "teacher", "student"};
+    a label of None where there are none."""
+    report, curves, thumbnails = _visible(report), _visible(curves or {}), _visible(thumbnails)
+    return _save(_page("run.html", **_run(report, curves), thumbnails=mistakes.thumbnails(thumbnails)), out)
 
 
 def from_runs(folders: Sequence[Path], out: Path) -> Path:
     """`marrow report RUN... --out FILE`: the page of one run folder, or one page that compares several."""
+    from jinja2 import TemplateError
+
     if not folders:
         raise MarrowError("no run folder given", where="report")
     reports = {name: _read(Path(folder)) for name, folder in zip(_names(folders), folders)}
+    try:
+        return _written(reports, Path(folders[0]) / "logs", out)
+    except (TypeError, ValueError, LookupError, AttributeError, ArithmeticError, TemplateError) as error:
+        if isinstance(error, MarrowError):
+            raise
+        raise MarrowError(f"its report.json is not what `marrow make` writes ({type(error).__name__}: {error})",
+                          where=", ".join(map(str, folders))) from error  # fmt: skip
+
+
+def _written(reports: Mapping[str, dict[str, Any]], logs: Path, out: Path) -> Path:
     if len(reports) == 1:
-        return write(next(iter(reports.values())), out, curves=training.read(Path(folders[0]) / "logs"))
+        return write(next(iter(reports.values())), out, curves=training.read(logs))
+    reports = _visible(reports)
     named = [(name, r, f"c{i % 6}") for i, (name, report) in enumerate(reports.items()) for r in report["rows"]
              if r["name"] in ("teacher", report.get("ship"))]  # fmt: skip
     runs = []
@@ -67,6 +90,9 @@ def _run(report: Mapping[str, Any], curves: Mapping[str, training.Log]) -> dict[
     rows = [r for r in report["rows"] if r]
     colours = view.colours([r["name"] for r in rows])
     curves = {name: curves[name] for name in sorted(curves, key=[*colours, *curves].index)}  # in the chain's order
+    metric = next((r["metric"] for r in rows if r.get("metric")), "value")
+    measured = {r["name"] for r in rows if r.get("value") is not None}
+    ship = report.get("ship")
     first, *rest = [quantity.tied(line) for line in str(report["verdict"]).splitlines() if line.strip()] or [
         "no verdict"
     ]
@@ -76,21 +102,26 @@ def _run(report: Mapping[str, Any], curves: Mapping[str, training.Log]) -> dict[
         "verdict": first,
         "more": rest,
         "headlines": view.headlines(report),
-        "budgets": report.get("budgets") or [],
-        "metric": quantity.title(next((r["metric"] for r in rows if r.get("metric")), "value")),
-        "baseline": report.get("baseline") or "",
+        "budgets": view.budgets(report),
+        "metric": quantity.title(metric),
+        "unlabelled": metric in quantity.UNLABELLED,
+        "explanations": view.explanations(rows),
+        "baseline": report.get("baseline") if "baseline" in measured else "",  # its row says why there is none
         "more_metrics": list(dict.fromkeys(m for r in rows for m in r.get("more") or ())),
-        "rows": [view.row(r, colours[r["name"]], r["name"] == report.get("ship")) for r in rows],
-        "pareto": view.pareto(rows, [r["name"] for r in rows], list(colours.values())),
-        "progress": training.progress(curves, view.colours(list(curves))),
+        "rows": [view.row(r, colours[r["name"]], r["name"] == ship) for r in rows],
+        "pareto": view.pareto(rows, [quantity.called(r["name"]) for r in rows], list(colours.values())),
+        "progress": training.progress(curves, view.colours(list(curves)), metric),
         "losses": training.losses(curves),
-        "confusion": view.confusion(report.get("confusion")),
+        "early": [str(line) for line in report.get("early") or []],
+        "classes": mistakes.per_class(report.get("per_class"), ship, colours[ship] if ship in colours else "c0"),
+        "confusion": mistakes.confusion(report.get("confusion")),
+        "no_confusion": report.get("confusion_reason") or "",
+        "layers": expense.layers(report.get("layers")),
         "choices": [
             {**c, "what": quantity.words(c["what"]), "value": quantity.plain(c.get("value"))}
             for c in report.get("choices") or []
         ],
-        "compared": view.compared(report.get("estimate"), report.get("actual")),
-        "minutes": view.pairs(report.get("minutes")),
+        "taken": expense.taken(report.get("estimate"), report.get("actual"), report.get("minutes")),
         "data": view.pairs(report.get("data")),
         "device": view.pairs(report.get("device")),
         "findings": view.findings(report.get("findings")),
@@ -104,14 +135,28 @@ def _run(report: Mapping[str, Any], curves: Mapping[str, training.Log]) -> dict[
 def _page(template: str, **values: Any) -> str:
     """Render with everything escaped; style and script are allowed by their hashes, and nothing else is."""
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
-    from markupsafe import Markup
 
     pages = Environment(loader=FileSystemLoader(PAGES), autoescape=True, undefined=StrictUndefined,
                         trim_blocks=True, lstrip_blocks=True)  # fmt: skip
-    pages.filters["title_of"] = quantity.title
+    pages.filters |= {"title_of": quantity.title, "called": quantity.called, "sentence": quantity.sentence,
+                      "breakable": _breakable}  # fmt: skip
     style, script = ((PAGES / name).read_text(encoding="utf-8") for name in ("style.css", "script.js"))
     allowed = {"style": _hash(style), "script": _hash(script)}
     return pages.get_template(template).render(style=Markup(style), script=Markup(script), allowed=allowed, **values)
+
+
+def _visible(value: Any) -> Any:
+    """The same values with texts in which nothing hides: a class may be called anything."""
+    if isinstance(value, str):
+        return "\n".join(visible(line) for line in value.replace("\t", "  ").splitlines())
+    if isinstance(value, Mapping):
+        return {_visible(k): _visible(v) for k, v in value.items()}
+    return [_visible(v) for v in value] if isinstance(value, (list, tuple)) and type(value) in (list, tuple) else value
+
+
+def _breakable(name: str) -> Markup:
+    """A technical name that may go on in the next line after a dot, a slash or an underscore."""
+    return Markup("<wbr>").join(re.split(r"(?<=[._/])(?=.)", name))
 
 
 def _hash(text: str) -> str:
@@ -132,10 +177,7 @@ def _read(folder: Path) -> dict[str, Any]:
     file = folder / "report.json"
     if not file.is_file():
         raise MarrowError("no report.json here", where=str(folder), hint="`marrow make` writes one into its folder.")
-    try:
-        report = json.loads(file.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise MarrowError(f"not JSON ({error})", where=str(file)) from None
+    report = plain_json.read(file, str(folder), LARGEST)
     rows = report.get("rows") if isinstance(report, dict) else None
     if not isinstance(rows, list) or not all(isinstance(r, dict) and "name" in r for r in rows):
         raise MarrowError("no list of named rows in it", where=str(file))

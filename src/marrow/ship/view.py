@@ -2,27 +2,31 @@
 
 from __future__ import annotations
 
-import struct
-from base64 import b64encode
 from typing import Any, Mapping, Sequence
 
-from ..core.errors import MarrowError
 from . import plots, quantity
+from .mistakes import cell
 
-CHAIN = ("teacher", "baseline", "student", "pruned", "int8", "fp32")
-MATRIX = 20  # classes; a larger confusion matrix is told by its most frequent confusions alone
+CHAIN = ("teacher", "baseline", "student", "pruned", "int8", "fp32", "compare")
+
+GRADES = {"error": "severe", "warning": "grave"}  # classes of the style sheet
 
 
 def colours(names: Sequence[str]) -> dict[str, str]:
-    """A class of the style sheet for each name: the chain's stages keep theirs, others take turns."""
-    return {name: name if name in CHAIN else f"c{i % 6}" for i, name in enumerate(names)}
+    """A class of the style sheet for each name: the chain's stages keep theirs, as do their files; others take turns."""
+    found = {}
+    for i, name in enumerate(names):
+        stage = name.removesuffix("_int8").removesuffix("_fp32")
+        found[name] = stage if stage in CHAIN else f"c{i % 6}"
+    return found
 
 
 def row(values: Mapping[str, Any], colour: str, shipped: bool) -> dict[str, Any]:
     """One line of the table: what is printed, and beside it what it is sorted by."""
     metric, latency = values.get("metric") or "", values.get("latency_ms") or {}
     return {
-        "name": values["name"],
+        "name": quantity.called(str(values["name"])),
+        "metric": metric,
         "kind": values.get("kind") or "",
         "colour": colour,
         "shipped": shipped,
@@ -40,10 +44,6 @@ def row(values: Mapping[str, Any], colour: str, shipped: bool) -> dict[str, Any]
         "more": {k: cell(v, quantity.measure(k, v)) for k, v in (values.get("more") or {}).items()},
         "parity": quantity.plain(values["parity"]) if values.get("parity") else "",
     }
-
-
-def cell(sort: Any, text: str) -> dict[str, Any]:
-    return {"sort": "" if sort is None else sort, "text": text or quantity.ABSENT}
 
 
 def setting(latency: Mapping[str, Any]) -> str:
@@ -65,8 +65,8 @@ def headlines(report: Mapping[str, Any]) -> list[dict[str, str]]:
     found = []
     if ship and ship.get("value") is not None:
         metric = ship["metric"]
-        told = ""
-        if teacher.get("value") is not None and teacher.get("metric") == metric:
+        told = f"on {ship['n']:,} images without labels" if metric in quantity.UNLABELLED and ship.get("n") else ""
+        if metric not in quantity.UNLABELLED and teacher.get("value") is not None and teacher.get("metric") == metric:
             told = f"the teacher has {quantity.measure(metric, teacher['value'])}"
         found.append({"number": quantity.measure(metric, ship["value"]), "of": quantity.title(metric), "told": told})
     if student.get("value") is not None and baseline.get("value") is not None:
@@ -85,6 +85,28 @@ def headlines(report: Mapping[str, Any]) -> list[dict[str, str]]:
         )
         found.append({"number": quantity.size(ship["bytes"]), "of": "on disk", "told": told})
     return found
+
+
+def budgets(report: Mapping[str, Any]) -> dict[str, Any] | None:
+    """The budgets that the user gave, missed ones first, and the command that accepts what there is."""
+    given = sorted(report.get("budgets") or [], key=lambda b: bool(b["met"]))
+    if not given:
+        return None
+    missed = sum(not b["met"] for b in given)
+    many = "budget" if len(given) == 1 else f"{missed} of {len(given)} budgets" if missed else "all budgets"
+    rows = [{**b, "value": quantity.tied(str(b["value"])), "limit": quantity.tied(str(b["limit"]))} for b in given]
+    return {"rows": rows, "missed": missed, "says": f"{many} {'missed' if missed else 'met'}",
+            "accept": (report.get("accept") or "") if missed else ""}  # fmt: skip
+
+
+def explanations(rows: Sequence[Mapping[str, Any]]) -> list[str]:
+    """A sentence for each metric of the rows that is no plain accuracy."""
+    found = {}
+    for r in rows:
+        for metric in (r.get("metric"), *(r.get("more") or ())):
+            if metric and metric not in found:
+                found[metric] = quantity.explained(metric, r.get("n"))
+    return [sentence for sentence in found.values() if sentence]
 
 
 def ratio(slow: Mapping[str, Any] | None, fast: Mapping[str, Any]) -> str:
@@ -134,51 +156,6 @@ def _joined(kept: Sequence[tuple[Mapping[str, Any], str, str]]) -> list[tuple[Ma
     return list(found.values())
 
 
-def confusion(given: Mapping[str, Any] | None) -> dict[str, Any] | None:
-    """The matrix with a shade for every cell, and its most frequent confusions."""
-    if not given:
-        return None
-    counts, labels = given["counts"], [str(label) for label in given["labels"]]
-    totals = [sum(line) for line in counts]
-    worst = sorted(
-        ((n, i, j) for i, line in enumerate(counts) for j, n in enumerate(line) if i != j and n), reverse=True
-    )[:8]
-    lines = []
-    if len(labels) <= MATRIX:
-        lines = [[{"n": n, "shade": shade(n, totals[i]), "right": i == j} for j, n in enumerate(line)]
-                 for i, line in enumerate(counts)]  # fmt: skip
-    pairs = [{"true": labels[i], "called": labels[j], "n": n, "of": totals[i]} for n, i, j in worst]
-    return {"labels": labels, "lines": lines, "pairs": pairs, "of": given.get("of", ""), "n": sum(totals),
-            "heads": labels if all(len(label) <= 3 for label in labels) else list(range(1, len(labels) + 1)),
-            "numbered": any(len(label) > 3 for label in labels)}  # fmt: skip
-
-
-def shade(n: int, total: int) -> int:
-    """0 (none) to 9 (all) of a class; one image is never invisible."""
-    return 0 if not n else max(1, round(9 * (n / total) ** 0.5))
-
-
-def thumbnails(given: Sequence[Mapping[str, Any]] | None) -> list[dict[str, Any]]:
-    """Images as data addresses with their own size, so that the page keeps its shape."""
-    shown = []
-    for image in given or ():
-        png = image["png"]
-        if png[:8] != b"\x89PNG\r\n\x1a\n":
-            raise MarrowError("a thumbnail is not a PNG image", where="report")
-        width, height = struct.unpack(">II", png[16:24])
-        shown.append({"source": "data:image/png;base64," + b64encode(png).decode(), "small": max(width, height) < 64,
-                      "width": width, "height": height,
-                      **{k: str(image[k]) for k in ("label", "teacher", "student")}})  # fmt: skip
-    return shown
-
-
-def compared(estimate: Mapping[str, Any] | None, actual: Mapping[str, Any] | None) -> list[tuple[str, str, str]]:
-    """What was expected beside what it took."""
-    keys = [*(estimate or {}), *(k for k in actual or {} if k not in (estimate or {}))]
-    both = estimate or {}, actual or {}
-    return [(quantity.words(k), quantity.plain(both[0].get(k)), quantity.plain(both[1].get(k))) for k in keys]
-
-
 def pairs(given: Mapping[str, Any] | None) -> list[tuple[str, str]]:
     return [(quantity.words(k), quantity.plain(v)) for k, v in (given or {}).items() if v is not None]
 
@@ -193,5 +170,5 @@ def lineage(given: Sequence[Mapping[str, Any]] | None) -> list[dict[str, str]]:
 
 def findings(given: Sequence[Mapping[str, Any]] | None) -> list[dict[str, str]]:
     """What was wrong with the data, in the order of the report."""
-    return [{"severity": row["severity"], "what": row["what"], "count": f"{row['count']:,}", "remedy": row["remedy"],
+    return [{"severity": row["severity"], "grade": GRADES.get(row["severity"], ""), "what": row["what"], "count": f"{row['count']:,}", "remedy": row["remedy"],
              "examples": "; ".join(row.get("examples") or ())} for row in given or ()]  # fmt: skip

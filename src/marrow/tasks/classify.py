@@ -16,7 +16,7 @@ class Classify(Task):
     """A linear classifier on the pooled features, trained by cross-entropy.
 
     A classifier that came with the backbone's pre-trained weights is the start when it has as many classes: it belongs
-    to those features, and an untrained head would throw away what it knows.
+    to those features, and an untrained head would throw away what it knows. The names of its classes come along.
     """
 
     fields = {"image": "(B, 3, H, W) uint8, or float in [0, 1]", "label": "(B,) int64"}
@@ -32,6 +32,7 @@ class Classify(Task):
         self.head = nn.Linear(backbone.dim, classes)
         if backbone.classifier is not None and backbone.classifier[0].shape == self.head.weight.shape:
             weight, bias = backbone.classifier
+            self.labels = backbone.classifier_labels
             with torch.no_grad():
                 self.head.weight.copy_(weight)
                 self.head.bias.zero_() if bias is None else self.head.bias.copy_(bias)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any, Mapping
 
 import torch
@@ -21,6 +22,19 @@ def cosine(a: Tensor, b: Tensor) -> Tensor:
     return F.cosine_similarity(a.float(), b.float(), dim=1).mean()
 
 
+def neighbour(a: Tensor, b: Tensor) -> Tensor:
+    """The share of a batch whose nearest other example by features a (B, D) is its nearest by b (B, E) too, by cosine.
+
+    Chance is 1 / (B - 1), so it rises with a smaller batch: good for watching one run, not for comparing two.
+    """
+    found = []
+    for each in (a, b):
+        x = F.normalize(each.float(), dim=1)
+        # Distances of unit vectors order as their cosines do; a product would be rounded to bf16 under autocast.
+        found.append(torch.cdist(x, x).fill_diagonal_(math.inf).argmin(1))
+    return (found[0] == found[1]).float().mean()
+
+
 def same_grid(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
     """Maps (B, C, H, W) of two nets, averaged over the cells of the coarser grid."""
     size = [min(m, n) for m, n in zip(a.shape[-2:], b.shape[-2:])]
@@ -33,6 +47,9 @@ class FeatureDistillation(Method):
     Not a published method but the plain case of several: 1 - cosine is the summary term of AM-RADIO (Ranzinger et al.,
     CVPR 2024), which has several teachers and deeper projections. Here the projection is dropped after training, so what
     it does the student has not learned; two layers left it no closer to its teacher on the digits.
+
+    Logs: `cosine` after the projection; `neighbour`, how often an image's nearest other image of the batch is the same by
+    the student's features, without projection, as by the teacher's. The first can rise while the second does not.
 
     dense: weight of the same loss between the last maps, place by place on the coarser grid of the two. crop, pad, flip:
     the view, as in `supervised`.
@@ -67,14 +84,20 @@ class FeatureDistillation(Method):
     def forward(self, batch: Mapping[str, Any], clock: Clock, player: str = "main") -> Step:
         image, last = batch["image"], (-1,) if self.dense else ()
         student = self.student(resized(image, self.student.input), maps=last)
-        with torch.no_grad():
-            teacher = self.teacher(resized(image, self.teacher.module.input), maps=last)
-        alike = cosine(self.projection(student.pooled), teacher.pooled)
+        teacher = self.taught(batch)
+        alike = cosine(self.projection(student.pooled), teacher["pooled"])
         losses, logs = {"pooled": 1 - alike}, {"cosine": alike}
+        if len(image) > 1:
+            with torch.no_grad():
+                logs["neighbour"] = neighbour(student.pooled, teacher["pooled"])
         if self.dense:
-            alike = cosine(*same_grid(self.map_projection(student.maps[0]), teacher.maps[0]))
+            alike = cosine(*same_grid(self.map_projection(student.maps[0]), teacher["map"]))
             losses["dense"], logs["dense_cosine"] = self.dense * (1 - alike), alike
         return Step(losses, logs)
+
+    def targets(self, batch: Mapping[str, Any]) -> dict[str, Tensor]:
+        teacher = self.teacher(resized(batch["image"], self.teacher.module.input), maps=(-1,) if self.dense else ())
+        return {"pooled": teacher.pooled.float(), **({"map": teacher.maps[0].float()} if self.dense else {})}
 
     def views(self) -> Augment:
         return self.view

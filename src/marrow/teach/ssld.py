@@ -134,11 +134,9 @@ class SSLD(Method):
 
     def forward(self, batch: Mapping[str, Any], clock: Clock, player: str = "main") -> Step:
         student = self.student({**batch, "image": resized(batch["image"], self.student.input)})["logits"]
-        with torch.no_grad():
-            view = {**batch, "image": resized(batch["image"], self.teacher.module.input)}
-            teacher = self.teacher(view)["logits"].float()
-            if self.class_map is not None:
-                teacher = map_logits(teacher, self.class_map, student.shape[-1])
+        (teacher,) = self.taught(batch).values()
+        if self.class_map is not None:
+            teacher = map_logits(teacher, self.class_map, student.shape[-1])
         if clock.step == 0:
             check_informed(teacher, self.activation)
         loss = divergence_of(student, teacher, self.divergence, self.activation, self.temperature)
@@ -147,6 +145,13 @@ class SSLD(Method):
             "teacher_entropy": div.entropy(teacher).mean(),
         }
         return Step({self.divergence: loss}, logs)
+
+    def targets(self, batch: Mapping[str, Any]) -> dict[str, Tensor]:
+        view = {**batch, "image": resized(batch["image"], self.teacher.module.input)}
+        # How many classes may be stored: the symmetric divergences weigh a class by the student's probability too.
+        softmax = "top_logits" if self.divergence in ("kl", "ce") else "logits"
+        name = softmax if self.activation == "softmax" else "two_way"
+        return {name: self.teacher(view)["logits"].float()}
 
     def train(self, mode: bool = True) -> SSLD:
         super().train(mode)

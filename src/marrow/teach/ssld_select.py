@@ -32,6 +32,9 @@ class Numbered(Source):
     def __getitem__(self, index: int) -> dict:
         return {"image": self.source[index]["image"], "index": index}
 
+    def undecoded(self, index: int) -> dict:
+        return {"image": self.source.undecoded(index)["image"], "index": index}
+
     def fraction(self, index: int) -> float:
         return self.source.fraction(index)
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Any, Mapping
 
-from ..core.contracts import Clock, Method, Step, Task
+from ..core.contracts import Backbone, Clock, Method, Step, Task
+from ..core.errors import MarrowError
 from ..data.views import Augment
 
 
@@ -13,12 +14,38 @@ class Supervised(Method):
 
     crop: shares of the area between which a random cut is drawn; None cuts a picture of the input's size out of one with
     `pad` black pixels around it. flip: mirror at random, wrong where left and right mean something, as in digits.
+    head_only: what lies outside of the task's backbones is trained, and they stay as they are, in eval mode and without
+    gradient (`requires_grad`, in this process). A stage with it and one without are linear probing, then fine-tuning,
+    which keeps pre-trained features from being distorted by an untrained head (Kumar et al., ICLR 2022, sec. 3).
     """
 
-    def __init__(self, task: Task, *, crop: tuple[float, float] | None = None, pad: int = 0, flip: bool = False):
+    def __init__(
+        self,
+        task: Task,
+        *,
+        crop: tuple[float, float] | None = None,
+        pad: int = 0,
+        flip: bool = False,
+        head_only: bool = False,
+    ):
         super().__init__()
         self.task = task
         self.view = Augment(task.input.size, crop=crop, flip=flip, pad=pad)
+        self.kept = [m for m in task.modules() if isinstance(m, Backbone)] if head_only else []
+        if head_only and not self.kept:
+            raise MarrowError("this task has no backbone to keep as it is", where="supervised.head_only")
+        for backbone in self.kept:
+            backbone.requires_grad_(
+                False
+            ).eval()  # so no graph is built inside, and DDP waits for no gradient from there
+        if head_only and not any(p.requires_grad for p in task.parameters()):
+            raise MarrowError("this task has nothing to train outside of its backbone", where="supervised.head_only")
+
+    def train(self, mode: bool = True) -> "Supervised":
+        super().train(mode)
+        for backbone in self.kept:
+            backbone.eval()
+        return self
 
     def forward(self, batch: Mapping[str, Any], clock: Clock, player: str = "main") -> Step:
         return Step(self.task.losses(self.task(batch), batch))

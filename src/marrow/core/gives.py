@@ -1,0 +1,38 @@
+"""The words of `gives`, found by running a backbone once without memory, on the meta device."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import nn
+
+from .contracts import Backbone
+
+
+def found(backbone: Backbone, has_maps: bool) -> set[str]:
+    """has_maps: whether the net can be asked for stages at all; that they are maps is seen here."""
+    size = (1, backbone.input.channels, *backbone.input.size)
+    state = {**dict(backbone.named_parameters()), **dict(backbone.named_buffers())}
+    state = {k: torch.empty_like(v, device="meta") for k, v in state.items()}
+    was_training = {m: m.training for m in backbone.modules()}
+
+    def run(**asked: Any) -> Any:
+        return torch.func.functional_call(backbone, state, torch.empty(size), asked)
+
+    backbone.eval()
+    with torch.no_grad(), torch.device("meta"):
+        out = run()
+        gives = {"pooled"} if out.pooled.shape == (1, backbone.dim) else set()
+        if out.tokens is not None:
+            gives.add("tokens")
+        if has_maps and all(m.ndim == 4 for m in run(maps=(0, -1)).maps):
+            gives.add("maps")
+    for module, mode in was_training.items():
+        module.training = mode
+    names = dict(backbone.root.named_modules())
+    if "blocks.0.attn.qkv" in names:
+        gives.add("qkv")
+    if any(isinstance(m, nn.ReLU) for m in names.values()):
+        gives.add("relu")
+    return gives

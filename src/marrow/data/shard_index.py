@@ -1,0 +1,178 @@
+"""The index that stands beside shards: what is where in them, so that nothing is read when they are opened.
+
+`index.json` lists the shards with their bytes and checksums and names the classes. `NAME.index` of a shard `NAME.tar`
+holds, in the safetensors format, a number or a name for each of its samples.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import os
+from array import array
+from pathlib import Path
+from typing import Any, Mapping, Sequence
+
+import numpy as np
+from safetensors import SafetensorError
+from safetensors.numpy import load, save
+
+from ..core.errors import MarrowError
+
+FILE, FORMAT = "index.json", "marrow shards 1"
+UNFINISHED = "writing.json"  # stands in its place until all shards are written
+REPAIR = "Copy the shards again, or write them again with --to-shards; without index.json they are read as they are."
+
+
+@dataclasses.dataclass(frozen=True)
+class Entries:
+    """Numbers of the samples of one or more shards, 36 bytes each and the text.
+
+    offsets, sizes: (N,) of the pictures' bytes in their shard. labels: (N,), -1 without. fractions: (N,) the content
+    hash, NaN where nobody has computed it. names: all in one block; ends: (N,) where each ends in it.
+    """
+
+    offsets: np.ndarray
+    sizes: np.ndarray
+    labels: np.ndarray
+    fractions: np.ndarray
+    names: bytes
+    ends: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.offsets)
+
+    def name(self, index: int) -> str:
+        return self.names[int(self.ends[index - 1]) if index else 0 : int(self.ends[index])].decode()
+
+    @classmethod
+    def joined(cls, parts: Sequence[Entries]) -> Entries:
+        starts = np.cumsum([0, *(len(p.names) for p in parts[:-1])])
+        columns = {name: np.concatenate([getattr(p, name) for p in parts])
+                   for name in ("offsets", "sizes", "labels", "fractions")}  # fmt: skip
+        ends = np.concatenate([p.ends + start for p, start in zip(parts, starts)])
+        return cls(names=b"".join(p.names for p in parts), ends=ends, **columns)
+
+
+class Gathered:
+    """Entries while they are being found, in a few bytes each."""
+
+    def __init__(self) -> None:
+        self._offsets, self._sizes, self._labels = array("q"), array("q"), array("i")
+        self._fractions, self._names, self._ends = array("d"), bytearray(), array("q")
+
+    def __len__(self) -> int:
+        return len(self._offsets)
+
+    def add(self, name: str, offset: int, size: int, label: int | None = None, fraction: float = float("nan")) -> None:
+        self._offsets.append(offset)
+        self._sizes.append(size)
+        self._labels.append(-1 if label is None else label)
+        self._fractions.append(fraction)
+        self._names += name.encode("utf-8", "replace")
+        self._ends.append(len(self._names))
+
+    def entries(self) -> Entries:
+        offsets, sizes, labels, fractions = map(np.array, (self._offsets, self._sizes, self._labels, self._fractions))
+        return Entries(offsets, sizes, labels, fractions, bytes(self._names), np.array(self._ends, np.int64))
+
+
+def stored(entries: Entries) -> bytes:
+    """An index file."""
+    return save({
+        "offsets": entries.offsets, "sizes": entries.sizes, "labels": entries.labels, "fractions": entries.fractions,
+        "names": np.frombuffer(entries.names, np.uint8), "ends": entries.ends,
+    })  # fmt: skip
+
+
+def index_file(shard: str) -> str:
+    return f"{os.path.splitext(shard)[0]}.index"
+
+
+def read(folder: Path, where: str) -> dict[str, Any] | None:
+    """`index.json` of a folder of shards; None if there is none."""
+    try:
+        found = json.loads((folder / FILE).read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        if (folder / UNFINISHED).exists():
+            raise MarrowError("the shards are not all written yet", where=where,
+                              hint="Give the command with --to-shards again; it goes on where it stopped.") from None  # fmt: skip
+        return None
+    except ValueError:
+        raise MarrowError(f"{FILE} beside the shards is damaged", where=where, hint=REPAIR) from None
+    shards = found.get("shards") if isinstance(found, dict) else None
+    whole = isinstance(shards, dict) and all(_listed(facts) for facts in shards.values())
+    names = found.get("classes") if whole else None
+    whole = whole and (names is None or (isinstance(names, list) and all(isinstance(n, str) for n in names)))
+    if not whole or found.get("format") != FORMAT:
+        raise MarrowError(f"{FILE} beside the shards is none of '{FORMAT}'", where=where, hint=REPAIR)
+    return found
+
+
+def _listed(facts: Any) -> bool:
+    wanted = {"bytes": int, "sha256": str, "examples": int, "index": str}
+    return isinstance(facts, dict) and all(type(facts.get(k)) is kind for k, kind in wanted.items())
+
+
+def check(files: Sequence[Path], shards: Mapping[str, Any], where: str) -> None:
+    """Raise for shards that are missing, doubled or not as long as they were."""
+    folder = files[0].parent
+    lost = [name for name in shards if not (folder / name).is_file()]
+    if lost:
+        raise MarrowError(f"{_some(lost)} of {len(shards)} shards {'is' if len(lost) == 1 else 'are'} missing",
+                          where=where, hint=REPAIR)  # fmt: skip
+    foreign = [f.name for f in files if f.name not in shards]
+    if foreign:
+        raise MarrowError(f"{_some(foreign)} {'is' if len(foreign) == 1 else 'are'} not among the shards that {FILE} "
+                          "lists, and may be a copy of one", where=where, hint=REPAIR)  # fmt: skip
+    for file in files:
+        if (have := file.stat().st_size) != (want := shards[file.name]["bytes"]):
+            raise MarrowError(f"{file.name} has {have:,} bytes, not the {want:,} that {FILE} lists: it was "
+                              f"{'cut off' if have < want else 'changed'}", where=where, hint=REPAIR)  # fmt: skip
+
+
+def entries_of(file: Path, facts: Mapping[str, Any], where: str) -> Entries:
+    """The index of one shard, if it is whole and speaks of what lies in the shard."""
+    path = file.parent / index_file(file.name)
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise MarrowError(f"{path.name} cannot be read ({error.strerror})", where=where, hint=REPAIR) from None
+    if hashlib.sha256(content).hexdigest() != facts["index"]:
+        raise MarrowError(f"{path.name} is damaged: its checksum is not that in {FILE}", where=where, hint=REPAIR)
+    try:
+        found = load(content)
+        entries = Entries(found["offsets"], found["sizes"], found["labels"], found["fractions"],
+                          found["names"].tobytes(), found["ends"])  # fmt: skip
+    except (SafetensorError, KeyError) as error:
+        raise MarrowError(f"{path.name} is no index of a shard ({error})", where=where, hint=REPAIR) from None
+    if not _fits(entries, facts["examples"], facts["bytes"]):
+        raise MarrowError(f"{path.name} speaks of other samples than {file.name} holds", where=where, hint=REPAIR)
+    return entries
+
+
+def _fits(entries: Entries, count: int, size: int) -> bool:
+    """Whether every picture lies inside a shard of this size, and every name inside the text."""
+    kinds = {"offsets": "i", "sizes": "i", "labels": "i", "ends": "i", "fractions": "f"}
+    if any((column := getattr(entries, name)).shape != (count,) or column.dtype.kind != k for name, k in kinds.items()):
+        return False
+    places = np.concatenate([[0], entries.ends, [len(entries.names)]])
+    reach = entries.offsets + entries.sizes
+    return bool((np.diff(places) >= 0).all() and (entries.offsets >= 0).all() and (entries.sizes >= 0).all()
+                and (reach <= size).all())  # fmt: skip
+
+
+def changed(folder: Path) -> list[str]:
+    """The shards whose content is not what the index lists, by reading all of it; none where there is no index."""
+    listed = (read(folder, "data") or {"shards": {}})["shards"]
+    return [name for name, facts in listed.items() if _checksum(folder / name) != facts["sha256"]]
+
+
+def _checksum(file: Path) -> str:
+    with open(file, "rb") as content:
+        return hashlib.file_digest(content, "sha256").hexdigest()
+
+
+def _some(names: Sequence[str]) -> str:
+    return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
