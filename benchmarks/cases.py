@@ -36,14 +36,14 @@ def digits(place: Path) -> Wishes:
 
 def photo(place: Path) -> Wishes:
     """Labels, no teacher: PACS photo, 1,670 pictures of 7 classes."""
-    return {"data": str(DATA / "pacs" / "photo.parquet"), "img_size": 64, "minutes": 8.0}
+    return {"data": str(DATA / "pacs" / "photo.parquet"), "img_size": 64, "minutes": 5.0}
 
 
 def photo_backbone(place: Path) -> Wishes:
     """Labels and a backbone: PACS photo; a ResNet-56 of CIFAR-10 gets a head for its 7 classes."""
     weights = DATA / "cifar10-weights-jpeg" / "resnet56.safetensors"
     return {"data": str(DATA / "pacs" / "photo.parquet"), "teacher": f"cifar_resnet56={weights}", "img_size": 64,
-            "minutes": 8.0}  # fmt: skip
+            "minutes": 5.0}  # fmt: skip
 
 
 def cifar(place: Path) -> Wishes:
@@ -56,24 +56,24 @@ def cifar(place: Path) -> Wishes:
     names = json.loads(table.schema.metadata[b"huggingface"])["info"]["features"]["label"]["names"]
     (place / "resnet56.labels.txt").write_text("\n".join(names) + "\n", encoding="utf-8")
     return {"data": str(place / "cifar"), "unlabelled": str(place / "pool.parquet"),
-            "teacher": f"cifar_resnet56={place / 'resnet56.safetensors'}", "minutes": 12.0}  # fmt: skip
+            "teacher": f"cifar_resnet56={place / 'resnet56.safetensors'}", "minutes": 7.0}  # fmt: skip
 
 
 def sketch_answers(place: Path) -> Wishes:
     """No labels and a model with a head: PACS sketch, 3,929 pictures; a ResNet-18 that learned a third of it with labels."""
-    return {"data": str(_flat(place)), "teacher": str(_sketch_teacher(place)), "img_size": 64, "minutes": 8.0}
+    return {"data": str(_flat(place)), "teacher": str(_sketch_teacher(place)), "img_size": 64, "minutes": 5.0}
 
 
 def sketch_features(place: Path) -> Wishes:
     """No labels and a backbone: PACS sketch; the same ResNet-18 without its head."""
     teacher = _sketch_teacher(place)
     marrow.save(place / "backbone", marrow.load(teacher).backbone)
-    return {"data": str(_flat(place)), "teacher": str(place / "backbone"), "img_size": 64, "minutes": 8.0}
+    return {"data": str(_flat(place)), "teacher": str(place / "backbone"), "img_size": 64, "minutes": 5.0}
 
 
 def wbc(place: Path) -> Wishes:
     """Labels, no teacher, imbalance: 400 white blood cells of 5 classes, of which the smallest has 4 pictures."""
-    return {"data": str(DATA / "wbc" / "train.parquet"), "img_size": 64, "minutes": 6.0}
+    return {"data": str(DATA / "wbc" / "train.parquet"), "img_size": 64, "minutes": 4.0}
 
 
 def budgets_met(place: Path) -> Wishes:

@@ -113,14 +113,14 @@ class Trial:
             if os.waitpid(pid, os.WNOHANG)[0]:
                 return None
             time.sleep(0.0005)
-        place = self.place()
+        place = self.place(pid)
         os.kill(pid, how)
         code = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
         return f"{place} ({how.name}: {code})"
 
-    def place(self) -> str:
+    def place(self, pid: int) -> str:
         """Where a run is, as far as its folder tells."""
-        if saved := sorted(self.out.glob("**/.*.tmp")):
+        if saved := sorted(self.out.glob(f"**/.*.{pid}.tmp")):
             return f"writing {saved[0].name.split('.')[1]}"
         if not (self.out / "recipe.yaml").is_file():
             return "before the first stage"

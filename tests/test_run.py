@@ -1,7 +1,5 @@
 """`run`: stages become artifacts, what did not change is not made again, and nothing is overwritten unasked."""
 
-import os
-
 import pytest
 import yaml
 

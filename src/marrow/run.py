@@ -48,8 +48,11 @@ def run(
         raise MarrowError.listing(problems, "the recipe")
     processes = devices or int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
     owner = os.environ.get("RANK", "0") == "0"
-    owned = out if isinstance(out, RunFolder) else None
-    folder = owned or RunFolder(Path(out or f"runs/{name}"), recipe, resume=resume, allow_changed=allow_changed, owner=owner)
+    if owned := isinstance(out, RunFolder):
+        folder = out
+    else:
+        path = Path(out) if out is not None else Path("runs") / name
+        folder = RunFolder(path, recipe, resume=resume, allow_changed=allow_changed, owner=owner)
     data = [open_data(stage, f"stages[{i}]") for i, stage in enumerate(recipe.stages)]
 
     def engine_of(stage: Stage, left_to_do: bool) -> Engine:

@@ -487,7 +487,7 @@ def test_history_and_progress():
     engine = train(plainly(), streams=streams, steps=20, progress=Progress("student", stream))
     history = engine.history
     assert {"steps", "seconds", "images_per_second", "data_wait_share", "best", "stopped_early", "micro_batch",
-            "unreadable", "param_count"} == history.keys()  # fmt: skip
+            "unreadable", "param_count", "teacher_cache"} == history.keys()  # fmt: skip
     assert history["unreadable"] == 2 and history["best"] is None
     assert history["images_per_second"] == pytest.approx(20 * 12 / history["seconds"])
     assert 0 < history["data_wait_share"] < 1

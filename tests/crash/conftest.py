@@ -38,7 +38,10 @@ def stopped(left, tmp_path):
 
 def mounted(folder, options):
     folder.mkdir()
-    if os.geteuid() or subprocess.run(["mount", "-t", "tmpfs", "-o", options, "tmpfs", folder], capture_output=True).returncode:
+    if (
+        os.geteuid()
+        or subprocess.run(["mount", "-t", "tmpfs", "-o", options, "tmpfs", folder], capture_output=True).returncode
+    ):
         pytest.skip("a small file system can only be mounted by root")
     return folder
 

@@ -1,6 +1,7 @@
 """Runs that are ended in the middle, and commands with what they said."""
 
 import os
+import re
 import shlex
 import signal
 import subprocess
@@ -74,12 +75,13 @@ def command(words, capsys):
 
 def printed_command(err):
     """The words after "go on with: marrow" in the last line."""
-    words = shlex.split(err.strip().splitlines()[-1].partition("go on with: ")[2])
+    words = shlex.split(re.split("[Gg]o on with: ", err.strip().splitlines()[-1])[-1])
     assert words[0] == "marrow", err
     return words[1:]
 
 
-def started(words, **env):
-    """The command as a process of its own."""
+def started(words, new_group=False, **env):
+    """The command as a process of its own; with `new_group` signals can be sent to it and its children alone."""
     return subprocess.Popen([sys.executable, "-m", "marrow.cli", *map(str, words)], stdout=subprocess.PIPE,
-                            stderr=subprocess.PIPE, text=True, env={**os.environ, **env})  # fmt: skip
+                            stderr=subprocess.PIPE, text=True, start_new_session=new_group,
+                            env={**os.environ, **env})  # fmt: skip

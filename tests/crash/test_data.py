@@ -54,7 +54,10 @@ def test_images_that_vanish_in_the_middle_are_replaced_and_counted(tmp_path):
 def test_a_folder_that_vanishes_in_the_middle_ends_the_run_with_its_reason(tmp_path):
     data, out = photos(tmp_path / "photos", each=12), tmp_path / "run"
     gone = meanwhile(lambda: reached(out / "logs" / "first.csv") >= 10, lambda: data.rename(tmp_path / "elsewhere"))
-    with gone, pytest.raises(MarrowError, match=r"examples of a batch cannot be read \(.*png: No such file or directory"):
+    with (
+        gone,
+        pytest.raises(MarrowError, match=r"examples of a batch cannot be read \(.*png: No such file or directory"),
+    ):
         run(over(data), out, quiet=True)
 
 
@@ -79,7 +82,9 @@ def test_images_that_changed_before_the_resume_are_refused_or_everything_is_made
     with pytest.raises(MarrowError, match=r"run/first: since it was made, data\.train changed\. Give --allow-changed"):
         run(over(data), out, resume=True, quiet=True)
     histories = []
-    run(over(data), out, resume=True, allow_changed=True, quiet=True, after=lambda s, a, h: histories.append(h["steps"]))
+    run(
+        over(data), out, resume=True, allow_changed=True, quiet=True, after=lambda s, a, h: histories.append(h["steps"])
+    )
     assert histories == [60, 60]
 
 
@@ -90,7 +95,9 @@ def test_a_training_whose_images_changed_says_which_stream(tmp_path):
         run(only, out, quiet=True)
     step = checkpoint.read(out / "checkpoints" / "first.pt")["step"]
     (data / "bee" / "3.png").unlink()
-    with pytest.raises(MarrowError, match=r"the run that is to be resumed was another: data\.train was .*--allow-changed"):
+    with pytest.raises(
+        MarrowError, match=r"the run that is to be resumed was another: data\.train was .*--allow-changed"
+    ):
         run(only, out, resume=True, quiet=True)
     run(only, out, resume=True, allow_changed=True, quiet=True)
     assert 10 <= step < 60 and reached(out / "logs" / "first.csv") == 60

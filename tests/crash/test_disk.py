@@ -31,7 +31,9 @@ def test_a_full_disk_keeps_finished_stages_and_resume_goes_on_with_space(leave, 
     assert "error: No space left on device" in err and "; finished stages are kept, go on with: marrow run" in err
     (small_disk / "filler").unlink()
     assert command(printed_command(err), capsys)[0] == 0
-    assert (out / "second" / "weights.safetensors").read_bytes() == (whole / "second" / "weights.safetensors").read_bytes()
+    assert (out / "second" / "weights.safetensors").read_bytes() == (
+        whole / "second" / "weights.safetensors"
+    ).read_bytes()
     assert sorted(p.name for p in out.iterdir()) == ["first", "logs", "recipe.yaml", "second"]
 
 
@@ -51,7 +53,9 @@ def test_a_limit_on_the_size_of_files_is_no_bug(whole, tmp_path, capsys):
 
 @pytest.mark.parametrize("verb", ["run", "make"])
 def test_a_place_that_cannot_be_written_is_refused_before_the_work(verb, read_only, tmp_path, capsys):
-    what = [written(tmp_path / "r.yaml")] if verb == "run" else ["--data", photos(tmp_path / "photos"), "--img-size", 32]
+    what = (
+        [written(tmp_path / "r.yaml")] if verb == "run" else ["--data", photos(tmp_path / "photos"), "--img-size", 32]
+    )
     began = time.process_time()
     code, err = command([verb, *what, "--out", read_only / "a" / "run"], capsys)
     assert code == 2 and err.strip() == f"error: --out: nothing can be written into {read_only}. Choose another folder."

@@ -90,8 +90,12 @@ def test_a_damaged_checkpoint_is_named_with_what_to_do(damage, stopped, whole):
     content = bytearray(file.read_bytes())
     if damage == "a wrong byte":
         content[len(content) // 2] ^= 1
-    file.write_bytes({"cut off": content[: len(content) // 2], "garbage": os.urandom(5000), "empty": b""}.get(damage, content))
-    with pytest.raises(MarrowError, match=r"second\.pt: the checkpoint is damaged \(.*Delete it to begin this training again"):
+    file.write_bytes(
+        {"cut off": content[: len(content) // 2], "garbage": os.urandom(5000), "empty": b""}.get(damage, content)
+    )
+    with pytest.raises(
+        MarrowError, match=r"second\.pt: the checkpoint is damaged \(.*Delete it to begin this training again"
+    ):
         resumed(stopped)
     file.unlink()
     resumed(stopped)

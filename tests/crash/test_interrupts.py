@@ -1,5 +1,6 @@
 """Ctrl-C and SIGTERM, wherever they arrive: exit code 130, and the printed command goes on to the same end."""
 
+import os
 import signal
 import time
 
@@ -8,7 +9,7 @@ import pytest
 import marrow
 
 from ..make.pieces import COLOURS, photos
-from .pieces import NARROW, command, meanwhile, printed_command, reached, stop, written
+from .pieces import NARROW, command, meanwhile, printed_command, reached, started, stop, written
 
 
 @pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM])
@@ -16,12 +17,28 @@ def test_a_run_stopped_in_a_training_goes_on_as_printed(how, whole, tmp_path, ca
     out = tmp_path / "a folder" / "run"
     with meanwhile(lambda: reached(out / "logs" / "first.csv") >= 10, lambda: stop(how)):
         code, err = command(["run", written(tmp_path / "a recipe.yaml"), "--out", out], capsys)
-    assert code == 130 and err.splitlines()[-1].startswith("interrupted; go on with: marrow run '") and "Trace" not in err
+    assert (
+        code == 130 and err.splitlines()[-1].startswith("interrupted; go on with: marrow run '") and "Trace" not in err
+    )
     assert (out / "checkpoints" / "first.pt").is_file() and not (out / ".lock").exists()
     assert command(printed_command(err), capsys)[0] == 0
     for name in ("first", "second"):
         weights = (out / name / "weights.safetensors").read_bytes()
         assert weights == (whole / name / "weights.safetensors").read_bytes()
+
+
+def test_sigterm_to_all_processes_of_a_run_with_workers(whole, tmp_path):
+    """As a service manager or a container sends it: the workers get it too, and the step under way still needs them."""
+    out = tmp_path / "run"
+    words = ["run", written(tmp_path / "r.yaml"), "stages.0.data.workers=2", "--out", out]
+    run = started(words, new_group=True)
+    until = time.monotonic() + 120
+    while reached(out / "logs" / "first.csv") < 10 and time.monotonic() < until and run.poll() is None:
+        time.sleep(0.01)
+    os.killpg(run.pid, signal.SIGTERM)
+    _, err = run.communicate(timeout=60)
+    assert run.returncode == 130 and "go on with: marrow run" in err and "Trace" not in err
+    assert (out / "checkpoints" / "first.pt").is_file()
 
 
 def test_sigterm_between_two_trainings(whole, tmp_path, capsys):
@@ -30,7 +47,9 @@ def test_sigterm_between_two_trainings(whole, tmp_path, capsys):
         code, err = command(["run", written(tmp_path / "r.yaml"), "--out", out], capsys)
     assert code == 130 and "go on with: marrow run" in err
     assert command(printed_command(err), capsys)[0] == 0
-    assert (out / "second" / "weights.safetensors").read_bytes() == (whole / "second" / "weights.safetensors").read_bytes()
+    assert (out / "second" / "weights.safetensors").read_bytes() == (
+        whole / "second" / "weights.safetensors"
+    ).read_bytes()
 
 
 @pytest.fixture(scope="module")

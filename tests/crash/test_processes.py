@@ -28,7 +28,17 @@ def test_two_commands_at_once_into_one_folder(whole, tmp_path):
 
 
 def test_two_makes_at_once_into_one_folder(tmp_path):
-    words = ["make", "--student", "resnet10t", "--epochs", "0.2", "--skip", "baseline,prune,int8", "--out", tmp_path / "run"]
+    words = [
+        "make",
+        "--student",
+        "resnet10t",
+        "--epochs",
+        "0.2",
+        "--skip",
+        "baseline,prune,int8",
+        "--out",
+        tmp_path / "run",
+    ]
     both = [started(words), started(words)]
     said = [process.communicate(timeout=280)[1] for process in both]
     assert sorted(process.returncode for process in both) in ([0, 2], [0, 0]), said
@@ -46,7 +56,9 @@ def ranks(parent):
             except (OSError, ValueError):
                 continue
             if above == parent:
-                found |= {word.decode().removeprefix("RANK="): int(folder.name) for word in words if word.startswith(b"RANK=")}
+                found |= {
+                    word.decode().removeprefix("RANK="): int(folder.name) for word in words if word.startswith(b"RANK=")
+                }
     return found
 
 
@@ -54,7 +66,7 @@ def ranks(parent):
 @pytest.mark.parametrize("rank", ["0", "1"])
 def test_a_killed_rank_ends_the_others_in_time_and_resume_goes_on(rank, tmp_path):
     out = tmp_path / "run"
-    words = ["run", written(tmp_path / "r.yaml", steps=1500), "--out", out, "--devices", 2]
+    words = ["run", written(tmp_path / "r.yaml", steps=800), "--out", out, "--devices", 2]
     process = started(words)
     while reached(out / "logs" / "first.csv") < 20 and process.poll() is None:
         time.sleep(0.05)
@@ -73,12 +85,24 @@ def test_a_killed_rank_ends_the_others_in_time_and_resume_goes_on(rank, tmp_path
     assert f"process {int(rank) + 1} of 2 was ended by SIGKILL" in err and "bug" not in err
     again = started(printed_command(err))
     assert again.communicate(timeout=250) and again.returncode == 0
-    assert reached(out / "logs" / "second.csv") == 1500
+    assert reached(out / "logs" / "second.csv") == 800
 
 
 @pytest.mark.skipif(not shutil.which("faketime"), reason="needs the program faketime")
 def test_a_clock_that_jumps_back_a_year_between_stop_and_resume(stopped, whole):
-    words = ["faketime", "-f", "-365d", sys.executable, "-m", "marrow.cli", "run", stopped / "recipe.yaml", "--out", stopped, "--resume"]
+    words = [
+        "faketime",
+        "-f",
+        "-365d",
+        sys.executable,
+        "-m",
+        "marrow.cli",
+        "run",
+        stopped / "recipe.yaml",
+        "--out",
+        stopped,
+        "--resume",
+    ]
     done = subprocess.run(words, capture_output=True, text=True, timeout=250)
     assert done.returncode == 0, done.stderr
     assert ends_as(whole, stopped)

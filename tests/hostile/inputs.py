@@ -22,7 +22,7 @@ from marrow.core.timm_backbone import TimmBackbone
 from marrow.tasks.classify import Classify
 
 NARROW = {"img_size": 32, "channels": (8, 8, 16, 16), "stem_width": 8}
-SECONDS = 5.0
+SECONDS = 30.0  # on an idle machine all take less than 5
 BYTES = 700 * 2**20  # that the process may grow by, the imports of a first call among them
 # What a sentence may not hold: anything a terminal would act on.
 ACTED_ON = re.compile("[\x00-\x09\x0b-\x1f\x7f-\x9f\u202a-\u202e]")

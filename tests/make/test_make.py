@@ -135,8 +135,9 @@ def test_the_command_that_accepts_is_printed_and_accepts(small, capsys):
     assert ended.value.code == 3 and "Budget not met: size" in said.out
     offered = shlex.split(said.err.strip().splitlines()[-1].partition("accept the nearest file with: marrow ")[2])
     assert offered[:3] == ["make", "--data", str(data)] and "--max-size=12kB" not in offered
-    main(offered)
-    assert "Inside the budget: size" in capsys.readouterr().out
+    with pytest.raises(SystemExit) as ended:
+        main(offered)
+    assert not ended.value.code and "Inside the budget: size" in capsys.readouterr().out
 
 
 def test_without_labels_and_classes_neighbours_are_compared(small):

@@ -180,7 +180,9 @@ def batches(source: Source, view: View | None, batch: int, workers: int = 0) -> 
     if not len(source):
         raise MarrowError("there are no examples to go through", where="data")
     starts = range(0, len(source), batch)
-    keys = ({"pass": [(0, i) for i in range(k, min(k + batch, len(source)))]} for k in starts)  # a million at once: 100 MB
+    keys = (
+        {"pass": [(0, i) for i in range(k, min(k + batch, len(source)))]} for k in starts
+    )  # a million at once: 100 MB
     unreadable: dict[str, str] = {}
     for loaded in loader(Examples({"pass": source}, view, 0, False), keys, min(workers, len(starts)), False):
         if found := _unpacked(loaded, unreadable):
@@ -223,8 +225,10 @@ def _as_it_is(loaded: Any) -> Any:
 
 
 def _ignore_interrupts(worker: int) -> None:
-    # Ctrl-C reaches every process of the terminal; the step under way still needs its batch.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    # They reach every process of a terminal or a service; the step under way still needs its batch. A worker ends when its
+    # parent does, however that ends.
+    for interrupt in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(interrupt, signal.SIG_IGN)
 
 
 def _unpacked(loaded: Any, unreadable: dict[str, str]) -> dict[str, Any]:

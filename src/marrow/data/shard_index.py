@@ -94,7 +94,7 @@ def read(folder: Path, where: str) -> dict[str, Any] | None:
     """`index.json` of a folder of shards; None if there is none."""
     try:
         found = json.loads((folder / FILE).read_text(encoding="utf-8"))
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         if (folder / UNFINISHED).exists():
             raise MarrowError("the shards are not all written yet", where=where,
                               hint="Give the command with --to-shards again; it goes on where it stopped.") from None  # fmt: skip

@@ -8,7 +8,8 @@ from typing import Any, Mapping, Sequence
 from .lengths import measuring
 
 RATIO = 0.3  # of the student's channels that pruning takes out
-RATES = {"scratch": 3e-3, "teacher": 2e-3, "probe": 3e-3, "finetune": 2e-4, "compare": 1e-3, "recovery": 1e-3}
+RATES = {"scratch": 3e-3, "teacher": 2e-3, "probe": 3e-3, "finetune": 1e-3, "compare": 1e-3, "recovery": 1e-3}
+RATES |= {"finetune of one size": 1e-4}  # transformers lose what they know at the rates of convolutional nets
 
 Stage = dict[str, Any]
 Spec = Mapping[str, Any]
@@ -47,11 +48,12 @@ class Training:
 
 
 def fitted_teacher(
-    training: Training, backbone: Spec, classes: int, steps: Mapping[str, int], finetune: bool
+    training: Training, backbone: Spec, classes: int, steps: Mapping[str, int], finetune: str | None
 ) -> list[Stage]:
     """A ready-made backbone gets a head: first alone, so that it does not spoil the features, then with all weights.
 
-    Kumar et al., "Fine-Tuning can Distort Pretrained Features", ICLR 2022.
+    Kumar et al., "Fine-Tuning can Distort Pretrained Features", ICLR 2022. finetune: the name of its rate; None leaves it
+    at the head.
     """
     task = {"task": "classify", "backbone": dict(backbone), "classes": classes}
     head = training.stage("supervised", "probe" if finetune else "teacher", {"task": task}, steps["probe"],
@@ -59,7 +61,7 @@ def fitted_teacher(
     if not finetune:
         return [head]
     whole = {"task": {"stage": "probe"}}
-    return [head, training.stage("supervised", "teacher", whole, steps["teacher"], RATES["finetune"])]
+    return [head, training.stage("supervised", "teacher", whole, steps["teacher"], RATES[finetune])]
 
 
 def pruned(training: Training, stem: str, teacher: Spec, steps: int, **args: Any) -> list[Stage]:

@@ -180,7 +180,8 @@ def _teacher(
     choose("teacher's head", f"{classes} classes, then all weights" if finetune else f"{classes} classes",
            "a new head on fixed features first, so that it does not spoil them" if finetune else SKIPPABLE["finetune"])  # fmt: skip
     network = _network(case.given, size, own=True)
-    return {"stage": "teacher"}, chain.fitted_teacher(training, network, classes, steps, finetune)
+    rate = "finetune of one size" if _of_one_size(network) else "finetune"
+    return {"stage": "teacher"}, chain.fitted_teacher(training, network, classes, steps, rate if finetune else None)
 
 
 def _network(found: Given, size: int, own: bool = False) -> dict[str, Any]:
@@ -191,9 +192,14 @@ def _network(found: Given, size: int, own: bool = False) -> dict[str, Any]:
     if "artifact" in found.spec:
         return {**found.spec, **({"part": "backbone"} if found.kind == "task" else {})}
     spec = found.spec["backbone"] if found.kind == "task" else found.spec
-    name = str(spec["backbone"])
-    fixed = own and (name.startswith("hf:") or "img_size" in arguments_of(name))
-    return dict(spec) if fixed or "img_size" in spec else {**spec, "img_size": size}
+    kept = "img_size" in spec or (own and _of_one_size(spec))
+    return dict(spec) if kept else {**spec, "img_size": size}
+
+
+def _of_one_size(spec: Mapping[str, Any]) -> bool:
+    """Whether a net is built for a size, as transformers are."""
+    name = str(spec.get("backbone", ""))
+    return name.startswith("hf:") or (bool(name) and "img_size" in arguments_of(name))
 
 
 def _students(
