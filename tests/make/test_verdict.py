@@ -26,6 +26,7 @@ def test_an_int8_file_that_is_slower_is_the_first_line():
     first, second, _ = verdict(rows(int8=2.2), "fp32").splitlines()
     assert first == "The int8 file is slower here (2.20 ms) than fp32 (2.00 ms) and is not shipped."
     assert second.startswith("Ship fp32: 97.0 %")
+    assert "shipped all the same, since fp32 is outside the budgets" in verdict(rows(int8=2.2), "int8")
 
 
 def test_a_missed_budget_comes_before_everything():

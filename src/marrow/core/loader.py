@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 import signal
 from typing import Any, Callable, Iterator, Sequence
 
@@ -225,10 +226,10 @@ def _as_it_is(loaded: Any) -> Any:
 
 
 def _ignore_interrupts(worker: int) -> None:
-    # They reach every process of a terminal or a service; the step under way still needs its batch. A worker ends when its
-    # parent does, however that ends.
-    for interrupt in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(interrupt, signal.SIG_IGN)
+    # Signals to all processes of a terminal or a service reach workers too, and the step under way still needs its batch.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    if hasattr(os, "setpgid"):
+        os.setpgid(0, 0)  # SIGTERM cannot be ignored: it is how a loader that is given up ends its workers
 
 
 def _unpacked(loaded: Any, unreadable: dict[str, str]) -> dict[str, Any]:
