@@ -140,6 +140,21 @@ def test_the_command_that_accepts_is_printed_and_accepts(small, capsys):
     assert not ended.value.code and "Inside the budget: size" in capsys.readouterr().out
 
 
+def test_missed_minutes_alone_end_with_3_too(small, capsys):
+    root, data, teacher = small
+    words = ["make", "--data", str(data), "--teacher", str(teacher), "--student", str(root / "net"), "--img-size", "32",
+             "--batch", "16", "--skip", "prune,int8", "--minutes", "0.01", "--out", str(root / "late")]  # fmt: skip
+    with pytest.raises(SystemExit) as ended:
+        main(words)
+    said = capsys.readouterr()
+    assert ended.value.code == 3 and "Budget not met: minutes" in said.out
+    offered = shlex.split(said.err.strip().splitlines()[-1].partition("accept the nearest file with: marrow ")[2])
+    assert "--minutes" not in offered and offered[-2:] == ["--out", str(root / "late")]
+    with pytest.raises(SystemExit) as ended:
+        main(offered)
+    assert not ended.value.code
+
+
 def test_without_labels_and_classes_neighbours_are_compared(small):
     root, data, _ = small
     report = marrow.make(str(data), teacher=str(root / "net"), student=str(root / "net"), img_size=32, batch=16, epochs=1,

@@ -84,6 +84,13 @@ def test_no_labels_and_a_model_with_a_head(place):
     assert "nothing but the teacher" in found.missing["baseline"] and "val" not in stages["student"]["data"]
 
 
+def test_a_head_whose_classes_nobody_named_goes_by_their_numbers(place):
+    task = marrow.task("classify", backbone=marrow.backbone("resnet10t", **TINY), classes=3)
+    marrow.save(place / "unnamed", task)
+    found, stages = planned(place, "flat", teacher=str(place / "unnamed"))
+    assert found.case.classes == ["0", "1", "2"] and stages["student"]["student"]["classes"] == 3
+
+
 def test_no_labels_and_a_backbone(place):
     found, stages = planned(place, "flat", teacher=str(place / "backbone"))
     assert stages["student"]["teach"] == stages["pruned"]["teach"] == "feature_distillation"

@@ -67,7 +67,7 @@ def make(
         printed(json_format.dumps(report, indent=1, default=str))
     else:
         printed(_planned(report) if dry_run else _told(report))
-    if report.get("accept"):
+    if not all(budget["met"] for budget in report.get("budgets", ())):
         options = ("--out", report["out"], *report["accept"].split())
         raise BudgetMissed("a budget was not met; everything is written", options)
 

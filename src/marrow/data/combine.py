@@ -64,26 +64,29 @@ class Subset(Source):
         return rank[torch.from_numpy(self.indices)].argsort(stable=True)
 
 
-class Unlabelled(Source):
-    """The same examples without `label`."""
+class Wrapped(Source):
+    """The examples of another source; what derives from it says what is different."""
 
     def __init__(self, base: Source):
-        self.base = base
+        self.base, self.classes = base, base.classes
 
     def __len__(self) -> int:
         return len(self.base)
 
     def __getitem__(self, index: int) -> dict:
-        return {k: v for k, v in self.base[index].items() if k != "label"}
+        return self.base[index]
 
     def undecoded(self, index: int) -> dict:
-        return {k: v for k, v in self.base.undecoded(index).items() if k != "label"}
+        return self.base.undecoded(index)
 
     def fraction(self, index: int) -> float:
         return self.base.fraction(index)
 
     def name(self, index: int) -> str:
         return self.base.name(index)
+
+    def label(self, index: int) -> int | None:
+        return self.base.label(index)
 
     def group(self, index: int) -> str | None:
         return self.base.group(index)
@@ -96,6 +99,23 @@ class Unlabelled(Source):
 
     def order(self, generator: torch.Generator) -> Tensor:
         return self.base.order(generator)
+
+
+class Unlabelled(Wrapped):
+    """The same examples without `label`."""
+
+    def __init__(self, base: Source):
+        super().__init__(base)
+        self.classes = None
+
+    def __getitem__(self, index: int) -> dict:
+        return {k: v for k, v in self.base[index].items() if k != "label"}
+
+    def undecoded(self, index: int) -> dict:
+        return {k: v for k, v in self.base.undecoded(index).items() if k != "label"}
+
+    def label(self, index: int) -> None:
+        return None
 
 
 class Joined(Source):

@@ -5,14 +5,13 @@ from __future__ import annotations
 import re
 
 import numpy as np
-import torch
-from torch import Tensor
 
 from ..core.errors import MarrowError
-from ..core.source import Skipped, Source
+from ..core.source import Source
+from .combine import Wrapped
 
 
-class Grouped(Source):
+class Grouped(Wrapped):
     """The same examples, each in the group that `pattern` finds in its name: its first bracketed part, else all it matches.
 
     Where it finds nothing the example stands for itself. several: whether one group for everything is a mistake, as it is
@@ -20,7 +19,7 @@ class Grouped(Source):
     """
 
     def __init__(self, base: Source, pattern: str, where: str, several: bool = True):
-        self.base, self.classes = base, base.classes
+        super().__init__(base)
         found = [_found(re.compile(pattern), base.name(i)) for i in range(len(base))]
         self._names = sorted({name for name in found if name is not None})
         number = {name: i for i, name in enumerate(self._names)}
@@ -32,36 +31,9 @@ class Grouped(Source):
             raise MarrowError(f"'{pattern}' puts all {len(base)} images into one group, '{self._names[0]}'; "
                               f"names are such as {examples}", where=where)  # fmt: skip
 
-    def __len__(self) -> int:
-        return len(self.base)
-
-    def __getitem__(self, index: int) -> dict:
-        return self.base[index]
-
-    def undecoded(self, index: int) -> dict:
-        return self.base.undecoded(index)
-
     def group(self, index: int) -> str | None:
         number = int(self._numbers[index])
         return None if number < 0 else self._names[number]
-
-    def fraction(self, index: int) -> float:
-        return self.base.fraction(index)
-
-    def name(self, index: int) -> str:
-        return self.base.name(index)
-
-    def label(self, index: int) -> int | None:
-        return self.base.label(index)
-
-    def stored(self, index: int) -> bytes | None:
-        return self.base.stored(index)
-
-    def skipped(self) -> tuple[Skipped, ...]:
-        return self.base.skipped()
-
-    def order(self, generator: torch.Generator) -> Tensor:
-        return self.base.order(generator)
 
 
 def _found(pattern: re.Pattern, name: str) -> str | None:

@@ -64,8 +64,7 @@ def _with_labels(wishes: Wishes, teacher: Given | None, classes: list[str]) -> C
     if wishes.class_map:
         return Case("labels", teacher, None, classes, class_map.read(wishes.class_map, teacher.labels or [], classes))
     if teacher.labels != classes:
-        theirs = _few(teacher.labels) if teacher.labels else "no names"
-        raise MarrowError(f"its classes ({theirs}) are not the data's ({_few(classes)})", where="--teacher",
+        raise MarrowError(f"its classes ({_few(teacher.labels or [])}) are not the data's ({_few(classes)})", where="--teacher",
                           hint="Give --class-map FILE with a line 'TEACHER\'S CLASS: YOUR CLASS' for each that you have.")  # fmt: skip
     return Case("labels", teacher, None, classes)
 

@@ -22,7 +22,8 @@ class Given:
     """A model that a user named.
 
     spec: as recipes write it. kind: "task" with a head that gives logits over classes, else "backbone". labels: the names
-    of those classes, None where nothing names them. name: for tables. source: where the weights come from, in words.
+    of those classes, their numbers in an artifact without names, None for a backbone. name: for tables. source: where the
+    weights come from, in words.
     """
 
     spec: dict[str, Any]
@@ -81,7 +82,8 @@ def _artifact(folder: Path, text: str, where: str) -> Given:
         raise MarrowError(f"{text} is a {found.kind} artifact; one of a task or a backbone is needed", where=where)
     model = spec.meta(found.meta["spec"], where)
     if isinstance(model, Task) and "logits" in model.gives:
-        return Given({"artifact": text}, "task", found.meta["labels"], name, "an artifact")
+        numbers = [str(i) for i in range(model.classes)]  # names for a head whose classes nobody named
+        return Given({"artifact": text}, "task", found.meta["labels"] or numbers, name, "an artifact")
     return Given({"artifact": text, "part": "backbone"}, "backbone", None, name, "an artifact")
 
 

@@ -70,7 +70,7 @@ def make(
     local ones, or a folder as the hub has them; None trains one. class_map: a file from its classes to the data's.
     compare: a ready-made small model, fine-tuned as a further row. max_latency ("15ms"), max_size ("10MB"), max_drop
     (points below the teacher), minutes: budgets; the report's `budgets` says which were met, and `accept` which options
-    would accept what was made. skip: "baseline", "finetune", "prune", "int8". out: default `runs/` + the data's name +
+    instead of them would accept what was made. skip: "baseline", "finetune", "prune", "int8". out: default `runs/` + the data's name +
     8 digits, the same for the same call, which then finds what it made before. dry_run: only the plan, with the minutes,
     memory and disk it will take; nothing is written.
     """
@@ -130,7 +130,6 @@ def _report(
         "estimate": prepare.as_json(ready.estimate),
         "actual": actual,
         "early": taken.early,
-        "minutes": actual["minutes"],
         "recipe": Recipe.from_dict(public(plan.recipe)).to_yaml(),
         "lineage": [{"name": n, "kind": a.kind, "hash": a.hash, "parents": a.meta["parents"]} for n, a in stages.items()],
         "licences": _unique(link for a in stages.values() for link in a.meta["licences"]),

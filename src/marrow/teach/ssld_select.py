@@ -13,33 +13,21 @@ from torch import Tensor
 
 from ..core.contracts import Backbone, Clock, Method, Step, Task
 from ..core.errors import MarrowError
-from ..core.source import Source
 from ..core.table import Table
 from ..core.wrappers import Frozen, taps
+from ..data.combine import Wrapped
 from ..nn.duplicates import difference_hash, near_duplicates
 from ..nn.top_k import TopKPerClass
 
 
-class Numbered(Source):
+class Numbered(Wrapped):
     """A source whose examples say where they stand in it, since a pass leaves out what cannot be read."""
 
-    def __init__(self, source: Source):
-        self.source = source
-
-    def __len__(self) -> int:
-        return len(self.source)
-
     def __getitem__(self, index: int) -> dict:
-        return {"image": self.source[index]["image"], "index": index}
+        return {"image": self.base[index]["image"], "index": index}
 
     def undecoded(self, index: int) -> dict:
-        return {"image": self.source.undecoded(index)["image"], "index": index}
-
-    def fraction(self, index: int) -> float:
-        return self.source.fraction(index)
-
-    def name(self, index: int) -> str:
-        return self.source.name(index)
+        return {"image": self.base.undecoded(index)["image"], "index": index}
 
 
 class SSLDSelect(Method):
