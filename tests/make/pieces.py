@@ -6,13 +6,13 @@ from PIL import Image
 COLOURS = {"ant": (200, 40, 40), "bee": (40, 200, 40), "cat & <b>dog": (40, 40, 200)}
 
 
-def photos(folder, each=40, classes=COLOURS, junk=False):
+def photos(folder, each=40, classes=COLOURS, junk=False, size=36):
     """Noisy pictures, one colour a class; with `junk` also files that are no pictures."""
     draw = torch.Generator().manual_seed(0)
     for name, colour in classes.items():
         (folder / name).mkdir(parents=True)
         for i in range(each):
-            noise = torch.randn(36, 44, 3, generator=draw) * 60 + torch.tensor(colour)
+            noise = torch.randn(size, size + 8, 3, generator=draw) * 60 + torch.tensor(colour)
             Image.fromarray(noise.clamp(0, 255).byte().numpy()).save(folder / name / f"{i}.png")
         if junk:
             whole = (folder / name / "0.png").read_bytes()

@@ -1,5 +1,6 @@
 """What is decided before a run: a recipe for each row of the table of cases, choices with reasons, and refusals."""
 
+import dataclasses
 import json
 import math
 
@@ -82,6 +83,13 @@ def test_no_labels_and_a_model_with_a_head(place):
     assert list(stages) == ["student", "cut", "pruned", *FILES] and found.metric == "agreement"
     assert found.case.classes == sorted(COLOURS) and stages["student"]["student"]["classes"] == 3
     assert "nothing but the teacher" in found.missing["baseline"] and "val" not in stages["student"]["data"]
+
+
+def test_the_size_is_the_teachers_where_the_pictures_are_larger(place, tmp_path):
+    photos(tmp_path / "large", each=30, size=96)
+    wishes = Wishes(data=str(tmp_path / "large"))
+    assert plan(wishes).data["size"] == 96
+    assert plan(dataclasses.replace(wishes, teacher=str(place / "backbone"))).data["size"] == 32
 
 
 def test_a_head_whose_classes_nobody_named_goes_by_their_numbers(place):

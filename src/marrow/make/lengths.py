@@ -18,7 +18,8 @@ SHORTEST = 50  # steps, below which a training comes to nothing
 LONG = 500  # steps from which on a training may stop early
 
 
-def image_size(wishes: Wishes, known: Source, embedded: bool, choose: Choose) -> int:
+def image_size(wishes: Wishes, known: Source, embedded: bool, teachers: int | None, choose: Choose) -> int:
+    """Pixels of a side. teachers: what the given teacher works at, which is enough: it knows nothing finer."""
     if wishes.img_size:
         return wishes.img_size
     if embedded:
@@ -33,6 +34,8 @@ def image_size(wishes: Wishes, known: Source, embedded: bool, choose: Choose) ->
         raise MarrowError("none of the images looked at can be read", where="--data")
     middle = statistics.median(sides)
     size = min(LARGEST, max(32, int(middle) // 32 * 32))
+    if teachers and teachers < size:
+        return choose("img_size", teachers, f"the teacher works at {teachers} px")
     return choose("img_size", size,
                   f"the median short side is {middle:.0f} px; at most {LARGEST}, which two cores can train")  # fmt: skip
 

@@ -11,6 +11,7 @@ from typing import Any, Mapping
 
 import torch
 
+from ..core.models import resolve
 from ..core.resources import usual_workers
 from ..core.source import Source
 from ..core.timm_backbone import arguments_of
@@ -67,7 +68,7 @@ def plan(wishes: Wishes, student: Mapping[str, Any] | None = None, why: str = ""
     parts, known = _opened(images, wishes)
     case = cases.find(wishes, known)
     count = len(known)
-    size = lengths.image_size(wishes, known, embedded, choose)
+    size = lengths.image_size(wishes, known, embedded, _native(case.given), choose)
     batch = wishes.batch or choose("batch", lengths.usual_batch(count), "64, less for fewer than 640 images")
     steps = lengths.steps_of(wishes, count, batch, embedded, choose)
     labelled = case.kind == "labels"
@@ -182,6 +183,11 @@ def _teacher(
     network = _network(case.given, size, own=True)
     rate = "finetune of one size" if _of_one_size(network) else "finetune"
     return {"stage": "teacher"}, chain.fitted_teacher(training, network, classes, steps, rate if finetune else None)
+
+
+def _native(teacher: Given | None) -> int | None:
+    """Pixels of the longer side of what a given teacher sees."""
+    return max(resolve(teacher.spec, {}, "--teacher", meta=True).input.size) if teacher else None
 
 
 def _network(found: Given, size: int, own: bool = False) -> dict[str, Any]:
