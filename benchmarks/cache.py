@@ -14,6 +14,7 @@ import platform
 import statistics
 import tempfile
 import time
+from datetime import date
 from pathlib import Path
 
 import torch
@@ -152,6 +153,7 @@ def main() -> None:
         "runs": runs,
         "load": round(load, 2),
         "threads": torch.get_num_threads(),
+        "date": date.today().isoformat(),
         "machine": platform.machine(),
         "versions": versions(),
     }

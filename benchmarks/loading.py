@@ -5,6 +5,12 @@ workers: marrow, timm's loader as it is created by default and without colour ji
 transforms on tensors. All arms end with a uint8 batch on the host; what normalises is left out of all. Then large photos
 on one thread: marrow, marrow with a view that asks for all pixels, torchvision. The JPEGs are made anew from real photos.
 Arms are interleaved; figures are medians over the rounds, ratios the median of those within a round.
+
+LightlyTrain has no loader to call, only trainings that read through one. On one thread without workers the time that such
+a training waits for its batches, by Lightning's profiler, is its loading; that is its arm, with small nets, in batches of
+16 (the nets' time would be long with 64), and with crop and flip alone. Its batches end normalised in float, which it
+does not let off. With workers batches are ready while the nets compute, and the waiting says nothing; so it has no arm
+there, and the images a second of its whole pipeline are in `distill.py`.
 """
 
 import argparse
@@ -15,11 +21,13 @@ import platform
 import statistics
 import tempfile
 import time
+from datetime import date
 from functools import partial
 from pathlib import Path
 
 import torch
 import torchvision
+from peers import ask, environment, same_torch
 from PIL import Image
 from torch.utils.data import DataLoader
 from torchvision.transforms import v2
@@ -35,6 +43,13 @@ from marrow.data.views import Augment
 SIZE, BATCH, QUALITY, TARGET = 224, 64, 90, 1.8
 SMALL, LARGE = (320, 256), ((1024, 768), (4000, 3000))
 IMAGES, PHOTOS = 1280, 24
+PEER = Path(__file__).parent / "peer" / "distill_lightly.py"
+LIGHTLY = ("lightly-train==0.18.0", same_torch())
+SMALL_NETS = (
+    "dinov3/vitt16-notpretrained",
+    "torchvision/shufflenet_v2_x0_5",
+)  # LightlyTrain's names of teacher, student
+FEW, MANY, TOGETHER = 2, 10, 16  # steps of its runs, and images a step
 
 
 def pictures(source: Source, size: tuple[int, int], count: int, folder: Path) -> Path:
@@ -108,11 +123,23 @@ def speed(arm, folder: Path, workers: int, batch: int, batches: int) -> float:
     return batches * batch / (time.perf_counter() - began)
 
 
-def compared(arms: dict, folder: Path, workers: int, batch: int, batches: int, rounds: int) -> dict:
+def lightly_train(python: Path, folder: Path) -> float | None:
+    """Images a second of the loader inside LightlyTrain's training; None where it does not run."""
+    found = ask(python, PEER, str(folder), *SMALL_NETS, *map(str, (SIZE, TOGETHER, FEW, MANY)))
+    return found and found["images_per_second"]["loader"]
+
+
+def compared(arms: dict, folder: Path, workers: int, batch: int, batches: int, rounds: int, python=None) -> dict:
+    """python: that of LightlyTrain's environment, where it takes part."""
     found = {name: [] for name in arms}
     for _ in range(rounds):
         for name, arm in arms.items():
             found[name].append(speed(arm, folder, workers, batch, batches))
+        if python and (value := lightly_train(python, folder)):
+            found.setdefault("LightlyTrain", []).append(value)
+        else:
+            python = None  # no further round without it: its figures would be of other moments
+            found.pop("LightlyTrain", None)
     against = {
         name: statistics.median(m / v for m, v in zip(found["marrow"], values)) for name, values in found.items()
     }
@@ -125,10 +152,12 @@ def compared(arms: dict, folder: Path, workers: int, batch: int, batches: int, r
 
 def measure(source: Source, rounds: int) -> dict:
     load = os.getloadavg()
+    python = environment("lightly-train", *LIGHTLY)
     with tempfile.TemporaryDirectory() as folder:
         small = pictures(source, SMALL, IMAGES, Path(folder) / "small")
         cases = {f"320x256, {'one thread' if not workers else f'{workers} workers'}":
-                 compared(ARMS, small, workers, BATCH, 8 if not workers else 12, rounds) for workers in (0, 2)}  # fmt: skip
+                 compared(ARMS, small, workers, BATCH, 8 if not workers else 12, rounds, None if workers else python)
+                 for workers in (0, 2)}  # fmt: skip
         for size in LARGE:
             name = f"{size[0]}x{size[1]}"
             photos = pictures(source, size, PHOTOS, Path(folder) / name)
@@ -137,8 +166,9 @@ def measure(source: Source, rounds: int) -> dict:
         "cases": cases,
         "target": {"marrow over timm": TARGET},
         "load": {"before": load, "after": os.getloadavg()},
-        "versions": {**versions(), "torchvision": torchvision.__version__},
+        "versions": {**versions(), "torchvision": torchvision.__version__, **({"peer": LIGHTLY} if python else {})},
         "cores": os.cpu_count(),
+        "date": date.today().isoformat(),
         "machine": platform.machine(),
     }
 

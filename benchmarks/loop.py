@@ -1,57 +1,70 @@
-"""What the engine's loop costs over a bare PyTorch loop: `python benchmarks/loop.py [--out FILE]`.
+"""What training loops cost over the bare PyTorch loop: `python benchmarks/loop.py [--out FILE]`.
 
-Three arms take the same optimiser steps on a tiny MLP with the same batches: the bare loop, Fabric alone, and the
-engine with logging, EMA, progress and checkpoints on. Reading data is kept out: every arm draws its batches from the
-same source through marrow's loader, whose examples are ready-made, and the time spent in it is taken off. The arms
-are interleaved; the figures are medians over the rounds.
+A tiny MLP, where a step is hardly more than what the loop around it does: the bare loop, Fabric alone, marrow's engine with a
+learning-rate schedule, a log line each ten steps, an average of the weights, a progress line, a checkpoint each second and a
+look at every loss; accelerate and Lightning's Trainer, each alone and with as much of that as it has (`peer/*_loop.py` say
+what), in environments of their own beside a bare loop of their own. And a real net, the bare loop and the engine with all of
+that on, its checkpoints as seldom as by default. All take the same optimiser steps on one thread. The wait for batches, whose
+examples are ready-made, is taken off. Arms take turns; figures are medians over the rounds, differences and ratios are to
+the bare loop of the same round and process.
 """
 
 import argparse
 import io
 import json
+import os
 import platform
 import statistics
 import tempfile
 import time
+from datetime import date
 from pathlib import Path
 
+import timm
 import torch
 import torch.nn.functional as F
 from lightning_fabric import Fabric
-from torch import nn
+from peer.loop_bare import BATCH, DECAY, LOG_EVERY, LR, MOMENTUM, SAVE_SECONDS, WIDTH, Timed, bare, net, sgd
+from peers import ask, environment, same_torch
 
-from marrow.core.contracts import Method, Step
+from marrow.core.contracts import Input, Method, Step
 from marrow.core.engine import Engine
 from marrow.core.loader import Data, train_batches
 from marrow.core.loggers import CsvLogger
 from marrow.core.progress import Progress
 from marrow.core.settings import Optim, Settings
 from marrow.core.source import Source
+from marrow.core.timm_backbone import TimmBackbone
+from marrow.core.versions import versions
+from marrow.tasks.classify import Classify
+from marrow.teach.supervised import Supervised
 
-STEPS, BATCH, WIDTH = 2000, 8, 64
-OPTIM = Optim("sgd", 1e-3, schedule="constant", warmup_percent=0)
+OPTIM = Optim("sgd", LR, {"momentum": MOMENTUM}, schedule="constant", warmup_percent=0)
+REAL, SIZE, REAL_BATCH = "mobilenetv3_small_100", 128, 16
+MOST_OVER, MOST_TIMES = 60, 1.02  # the targets: microseconds over the bare loop, and times its step on the real net
+PEERS = {"accelerate": ("accelerate==1.15.0", same_torch()), "lightning": ("lightning==2.6.6", same_torch())}
 
 
 class Rows(Source):
-    """Ready-made rows of numbers."""
+    """Ready-made examples."""
 
-    def __init__(self):
-        self.x, self.labels = torch.randn(256, WIDTH), torch.randint(0, 10, (256,)).tolist()
+    def __init__(self, **fields):
+        self.fields = fields
 
     def __len__(self):
-        return len(self.labels)
+        return len(self.fields["label"])
 
     def __getitem__(self, index):
-        return {"x": self.x[index], "label": self.labels[index]}
+        return {name: values[index] for name, values in self.fields.items()}
 
     def fraction(self, index):
         return index / len(self)
 
 
-class Classify(Method):
+class Tiny(Method):
     def __init__(self):
         super().__init__()
-        self.net = nn.Sequential(nn.Linear(WIDTH, 64), nn.ReLU(), nn.Linear(64, 64), nn.ReLU(), nn.Linear(64, 10))
+        self.net = net()
 
     def forward(self, batch, clock, player="main"):
         return Step({"cross_entropy": F.cross_entropy(self.net(batch["x"]), batch["label"])})
@@ -60,92 +73,147 @@ class Classify(Method):
         return self.net
 
 
-class Timed:
-    """An iterator that knows how long it was waited for."""
-
-    def __init__(self, batches):
-        self.batches, self.seconds = batches, 0.0
-
-    def __next__(self):
-        began = time.perf_counter()
-        batch = next(self.batches)
-        self.seconds += time.perf_counter() - began
-        return batch
+def pairs(data, size, field, steps):
+    """(input, label) through marrow's loader."""
+    batches = train_batches(data, ("train",), None, Settings(steps=steps, batch=size))
+    return ((batch[field], batch["label"]) for batch in batches)
 
 
-def bare(method, data, steps):
-    optimizer = torch.optim.SGD(method.parameters(), lr=OPTIM.lr, momentum=0.9, foreach=True)
-    batches = Timed(train_batches(data, ("train",), None, Settings(steps=steps, batch=BATCH)))
+def fabric(model, batches, steps):
+    runner, batches = Fabric(accelerator="cpu", devices=1), Timed(batches)
+    model, optimizer = runner.setup(model, sgd(model))
     began = time.perf_counter()
     for _ in range(steps):
-        batch = next(batches)
-        loss = F.cross_entropy(method.net(batch["x"]), batch["label"])
-        loss.backward()
-        optimizer.step()
-        optimizer.zero_grad()
-    return time.perf_counter() - began - batches.seconds
-
-
-def fabric(method, data, steps):
-    runner = Fabric(accelerator="cpu", devices=1)
-    optimizer = torch.optim.SGD(method.parameters(), lr=OPTIM.lr, momentum=0.9, foreach=True)
-    net, optimizer = runner.setup(method.net, optimizer)
-    batches = Timed(train_batches(data, ("train",), None, Settings(steps=steps, batch=BATCH)))
-    began = time.perf_counter()
-    for _ in range(steps):
-        batch = next(batches)
-        loss = F.cross_entropy(net(batch["x"]), batch["label"])
+        x, label = next(batches)
+        loss = F.cross_entropy(model(x), label)
         runner.backward(loss)
         optimizer.step()
         optimizer.zero_grad()
     return time.perf_counter() - began - batches.seconds
 
 
-def engine(method, data, steps):
-    """Everything on: a log line each 10 steps, EMA, a progress line, and a checkpoint each second."""
+def engine(method, data, **settings):
+    """Seconds without the wait for batches, with everything on."""
     with tempfile.TemporaryDirectory() as folder:
-        settings = Settings(steps=steps, batch=BATCH, optim={"main": OPTIM}, ema=0.999, checkpoint_seconds=1.0)
+        settings = Settings(optim={"main": OPTIM}, ema=DECAY, log_every=LOG_EVERY, **settings)
         ours = Engine(settings, device="cpu", logger=CsvLogger(Path(folder) / "log.csv"),
                       checkpoint=Path(folder) / "checkpoint.pt", progress=Progress("loop", io.StringIO()))  # fmt: skip
         ours.train(method, data)
         return ours.history["seconds"] * (1.0 - ours.history["data_wait_share"])
 
 
-ARMS = {"bare": bare, "fabric": fabric, "marrow": engine}
-
-
-def measure(rounds: int, steps: int) -> dict:
-    data, times = Data({"train": Rows()}), {name: [] for name in ARMS}
-    for arm in ARMS.values():
-        arm(Classify(), data, steps // 10)
-    for _ in range(rounds):
-        for name, arm in ARMS.items():
-            torch.manual_seed(0)
-            times[name].append(arm(Classify(), data, steps) / steps * 1e6)
-    over = {name: statistics.median(t - b for t, b in zip(times[name], times["bare"])) for name in ARMS}
+def tiny_arms():
+    draw = torch.Generator().manual_seed(0)
+    labels = torch.randint(0, 10, (256,), generator=draw).tolist()
+    data = Data({"train": Rows(x=torch.randn(256, WIDTH, generator=draw), label=labels)})
     return {
-        "microseconds_a_step": {name: round(statistics.median(t), 1) for name, t in times.items()},
-        "over_bare": {name: round(o, 1) for name, o in over.items()},
-        "rounds": rounds,
-        "steps": steps,
-        "threads": torch.get_num_threads(),
-        "torch": torch.__version__,
-        "machine": platform.machine(),
+        "bare": lambda steps: bare(net(), pairs(data, BATCH, "x", steps), steps),
+        "Fabric alone": lambda steps: fabric(net(), pairs(data, BATCH, "x", steps), steps),
+        "marrow": lambda steps: engine(Tiny(), data, steps=steps, batch=BATCH, checkpoint_seconds=SAVE_SECONDS),
     }
+
+
+class Normalized(torch.nn.Module):
+    """timm's net as a loop by hand would feed it."""
+
+    def __init__(self, model, input: Input):
+        super().__init__()
+        self.net = model
+        self.mean, self.std = (torch.tensor(v).view(-1, 1, 1) for v in (input.mean, input.std))
+
+    def forward(self, image):
+        return self.net((image / 255.0 - self.mean) / self.std)
+
+
+def real_arms():
+    draw = torch.Generator().manual_seed(0)
+    images = torch.randint(0, 256, (64, 3, SIZE, SIZE), generator=draw, dtype=torch.uint8)
+    data = Data({"train": Rows(image=images, label=torch.randint(0, 10, (64,), generator=draw).tolist())})
+
+    def by_hand(steps):
+        torch.manual_seed(0)
+        model = Normalized(
+            timm.create_model(REAL, num_classes=10), TimmBackbone.create(REAL, img_size=SIZE).input
+        ).train()
+        return bare(model, pairs(data, REAL_BATCH, "image", steps), steps)
+
+    def ours(steps):
+        torch.manual_seed(0)
+        task = Classify(TimmBackbone.create(REAL, img_size=SIZE), classes=10)
+        return engine(Supervised(task), data, steps=steps, batch=REAL_BATCH)
+
+    return {"bare": by_hand, "marrow": ours}
+
+
+def in_turns(arms, rounds, steps):
+    """Microseconds a step of each arm, a number a round; what warms them up is not counted."""
+    for arm in arms.values():
+        arm(max(1, steps // 10))
+    found = {name: [] for name in arms}
+    for _ in range(rounds):
+        for name, arm in arms.items():
+            found[name].append(1e6 * arm(steps) / steps)
+    return found
+
+
+def peer(name, rounds, steps):
+    """As `in_turns`, in the peer's own environment; with its versions. Nothing where it can't be had."""
+    if not (python := environment(name, *PEERS[name])):
+        return {}, {}
+    answer = ask(python, Path(__file__).parent / "peer" / f"{name}_loop.py", str(rounds), str(steps))
+    return (answer["rounds"], answer["versions"]) if answer else ({}, {})
+
+
+def table(case, found):
+    """One row an arm."""
+    rows = []
+    for arm, times in found.items():
+        over = statistics.median(t - b for t, b in zip(times, found["bare"]))
+        ratio = statistics.median(t / b for t, b in zip(times, found["bare"]))
+        rows.append({"case": case, "arm": arm, "us a step": round(statistics.median(times), 1),
+                     "us over bare": round(over, 1), "times bare": round(ratio, 3),
+                     "each round": [round(t, 1) for t in times]})  # fmt: skip
+    return rows
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--out", type=Path, help="also write the figures as JSON")
-    parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--steps", type=int, default=STEPS)
+    parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument(
+        "--steps", type=int, default=2000, help="of the tiny net in a round; the real one takes a hundredth"
+    )
     args = parser.parse_args()
-    found = measure(args.rounds, args.steps)
-    print(f"{'arm':8} {'us a step':>10} {'over bare':>10}")
-    for name in ARMS:
-        print(f"{name:8} {found['microseconds_a_step'][name]:10.1f} {found['over_bare'][name]:10.1f}")
+    torch.set_num_threads(1)
+    before, known = os.getloadavg()[0], versions()
+    cases = {"tiny MLP": in_turns(tiny_arms(), args.rounds, args.steps)}
+    for name in PEERS:
+        found, theirs = peer(name, args.rounds, args.steps)
+        known |= {k: v for k, v in theirs.items() if k != "torch"}
+        cases |= {f"tiny MLP, process of {name}": found} if found else {}
+    real = f"{REAL}, {SIZE} px, batch {REAL_BATCH}"
+    cases[real] = in_turns(real_arms(), args.rounds, max(1, args.steps // 100))
+    rows = [row for case, found in cases.items() for row in table(case, found)]
+    ours = {row["case"]: row for row in rows if row["arm"] == "marrow"}
+    targets = [
+        {"target": f"at most {MOST_OVER} us over the bare loop, tiny MLP", "measured": ours["tiny MLP"]["us over bare"],
+         "met": ours["tiny MLP"]["us over bare"] <= MOST_OVER},
+        {"target": f"at most {MOST_TIMES} times the bare loop, {REAL}", "measured": ours[real]["times bare"],
+         "met": ours[real]["times bare"] <= MOST_TIMES},
+    ]  # fmt: skip
+    print(f"{'case':42} {'arm':24} {'us a step':>10} {'over bare':>10} {'times bare':>11}")
+    for row in rows:
+        print(
+            f"{row['case']:42} {row['arm']:24} {row['us a step']:10.1f} {row['us over bare']:10.1f} {row['times bare']:11.3f}"
+        )
+    for row in targets:
+        print(f"{row['target']}: {row['measured']}, {'met' if row['met'] else 'missed'}")
     if args.out:
-        args.out.write_text(json.dumps(found, indent=2) + "\n")
+        found = {"date": date.today().isoformat(), "rows": rows, "targets": targets, "steps": args.steps,
+                 "rounds": args.rounds, "threads": 1, "cores": os.cpu_count(),
+                 "load": {"before": round(before, 2), "after": round(os.getloadavg()[0], 2)},
+                 "machine": platform.machine(), "versions": known}  # fmt: skip
+        args.out.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -1,7 +1,8 @@
-"""Fills pages with what stands in the sources: docstrings of every piece, and the results of claims and of the main job."""
+"""Fills pages with what stands in the sources: contracts, docstrings, the results of claims and of the main job."""
 
 import ast
 import json
+import re
 from pathlib import Path
 from statistics import mean
 
@@ -18,7 +19,18 @@ def on_page_markdown(markdown: str, **_) -> str:
         markdown = markdown.replace("<!-- claims -->", "\n".join(claims()))
     if "<!-- results -->" in markdown:
         markdown = markdown.replace("<!-- results -->", "\n".join(results()))
-    return markdown
+    return re.sub(r"<!-- contract ([\w ]+) -->", lambda mark: contracts(mark[1].split()), markdown)
+
+
+def contracts(names: list[str]) -> str:
+    """The text of these classes of `core/contracts.py`."""
+    source = (PACKAGE / "core" / "contracts.py").read_text(encoding="utf-8")
+    found = {n.name: n for n in ast.parse(source).body if isinstance(n, ast.ClassDef)}
+    lines = source.splitlines()
+    texts = [
+        lines[min([n.lineno, *(d.lineno for d in n.decorator_list)]) - 1 : n.end_lineno] for n in map(found.get, names)
+    ]
+    return "```python\n" + "\n\n\n".join("\n".join(text) for text in texts) + "\n```"
 
 
 def methods():
@@ -66,7 +78,7 @@ def results():
         found = json.loads(file.read_text(encoding="utf-8"))
         runs = found["runs"]
         metric = next(r["metric"] for r in runs[0]["rows"] if r["metric"])
-        yield f"## {file.stem.replace('_', ' ')}\n\n{found['what']}\n"
+        yield f"## {file.stem.replace('_', ' ').capitalize()}\n\n{found['what']}\n"
         yield f"`{command(runs[0]['options'])}`, {len(runs)} seed{'s' if len(runs) > 1 else ''}.\n"
         yield f"| | {metric} | ms | bytes | images |\n| --- | ---: | ---: | ---: | ---: |"
         for i, row in enumerate(runs[0]["rows"]):
@@ -87,7 +99,7 @@ def figures(rows):
         yield from (rows[0].get("reason") or "", "" if rows[0].get("ms") is None else f"{rows[0]['ms']:.2f}")
         yield from (f"{rows[0]['bytes']:,}" if rows[0].get("bytes") else "", "")
         return
-    yield spread([100 * r["value"] for r in rows], ".1f") + " %"
+    yield spread([100 * r["value"] for r in rows], ".1f") + "&nbsp;%"
     yield spread([r["ms"] for r in rows if r["ms"] is not None], ".2f")
     yield f"{rows[0]['bytes']:,}"
     yield str(rows[0]["n"])

@@ -3,8 +3,10 @@
 import pytest
 import yaml
 
+import marrow
 from marrow.core.errors import MarrowError
-from marrow.run import evaluate, run
+from marrow.data import open_source
+from marrow.run import evaluate, examine, run
 
 NARROW = {"backbone": "resnet10t", "img_size": 32, "channels": [8, 8, 16, 16], "stem_width": 8}
 VAL = {"images": "digits", "split": "val", "per_class": 3}
@@ -124,3 +126,15 @@ def test_evaluate_needs_labels_of_the_same_classes(done):
         evaluate(net, {**VAL, "labels": False})
     with pytest.raises(MarrowError, match="are not the model's"):
         evaluate(net, {**VAL, "only": ["1", "2"]})
+
+
+def test_a_probe_that_compares_splits_takes_them_itself(done, tmp_path):
+    backbone = tmp_path / "backbone"
+    marrow.save(backbone, done[1][0].load().backbone)
+    report = examine("knn", backbone, {"images": "digits"})
+    splits = {split: len(open_source({"images": "digits", "split": split})) for split in ("train", "test")}
+    assert (report.rows[0]["train"], report.rows[0]["n"]) == (splits["train"], splits["test"])
+    with pytest.raises(MarrowError, match="knn compares the splits train and test"):
+        examine("knn", backbone, {"images": "digits", "split": "test"})
+    with pytest.raises(MarrowError, match="knn_agreement compares 2 models .student, teacher."):
+        examine("knn_agreement", backbone, {"images": "digits"})

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import importlib.util
-import json
 import subprocess
 import time
 from pathlib import Path
 from typing import Any
 
 from .core import claim as core_claim
+from .core import plain_json
 from .core.claim import Claim
 from .core.errors import MarrowError, near
 from .core.recipe import load
 from .core.versions import versions
+
+LARGEST = 2**20  # bytes of a result
 
 
 def folder(name: str) -> Path:
@@ -51,9 +53,16 @@ def ledger() -> list[dict]:
     rows = []
     for name in known():
         file = folder("claims") / "results" / f"{name}.json"
-        rows.append(json.loads(file.read_text(encoding="utf-8")) if file.is_file() else
+        rows.append(_result(file) if file.is_file() else
                     {"system": name, "verdict": "not run yet", "says": statement(name).says})  # fmt: skip
     return rows
+
+
+def _result(file: Path) -> dict:
+    found = plain_json.read(file, "claims/results", LARGEST)
+    if not isinstance(found, dict) or not isinstance(found.get("system"), str):
+        raise MarrowError(f"{file.name} holds no result of a claim", where="claims/results")
+    return found
 
 
 def prove(
@@ -81,8 +90,8 @@ def prove(
 
 def _measured(claim: Claim, arm: str, seed: int, out: Path, resume: bool, device: str, quiet: bool) -> dict[str, Any]:
     file = out / "measured.json"
-    if file.is_file():
-        return json.loads(file.read_text(encoding="utf-8"))
+    if file.is_file() and (known := _noted(file, arm, seed)):
+        return known
     from .core.engine import Engine
     from .data import open_sources
     from .run import run
@@ -107,6 +116,17 @@ def _measured(claim: Claim, arm: str, seed: int, out: Path, resume: bool, device
     }
     core_claim.write(file, measured)
     return measured
+
+
+def _noted(file: Path, arm: str, seed: int) -> dict[str, Any] | None:
+    """What was measured before; None where the file says nothing of the kind, so that the artifact is measured again."""
+    try:
+        found = plain_json.read(file, str(file.parent), LARGEST)
+    except MarrowError:
+        return None
+    kinds: dict[str, Any] = {"value": (int, float), "n": int, "minutes": (int, float), "device": str}
+    whole = isinstance(found, dict) and all(isinstance(found.get(key), kind) for key, kind in kinds.items())
+    return found if whole and (found.get("arm"), found.get("seed")) == (arm, seed) else None
 
 
 def _plain(arm: str) -> str:

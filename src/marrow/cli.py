@@ -12,6 +12,7 @@ import warnings
 from typing import NoReturn, Sequence
 
 from .commands import Stopped, app
+from .core import worker_signals
 from .core.errors import BudgetMissed, MarrowError, ParityError
 
 # A full disk, missing rights, a read-only place: no bug, whatever was being written.
@@ -43,16 +44,21 @@ def main(argv: Sequence[str] | None = None) -> None:
     except OSError as error:
         if error.errno not in USERS_TO_MEND:
             _bug(error, debug)
-        kept = (
-            f"; finished stages are kept, go on with: {_command(words)}" if words[:1] and words[0] in RESUMABLE else ""
-        )
-        _end(f"error: {error.strerror}" + (f": {error.filename}" if error.filename else "") + kept, 2, debug)
+        _end(f"error: {error.strerror}" + (f": {error.filename}" if error.filename else "") + _kept(words), 2, debug)
     except Exception as error:  # noqa: BLE001, the one place where a bug becomes an exit code
         if os.environ.get("WORLD_SIZE", "1") != "1" and _lost(error):
             _end("error: another process of this run ended, so this one cannot go on", 2, debug)
+        if worker_signals.lost(error):
+            _end(f"error: data.workers: a process that reads images was ended from outside, perhaps for want of memory "
+                 f"({str(error).strip().rstrip('.')}){_kept(words)}", 2, debug)  # fmt: skip
         _bug(error, debug)
     finally:
         signal.signal(signal.SIGTERM, terminated)
+
+
+def _kept(words: Sequence[str]) -> str:
+    """What a run that ended without its fault is continued with."""
+    return f"; finished stages are kept, go on with: {_command(words)}" if words[:1] and words[0] in RESUMABLE else ""
 
 
 def _lost(error: Exception) -> bool:

@@ -111,13 +111,14 @@ def evaluate(artifact: Artifact | Path | str, source: Mapping[str, Any], *, devi
     artifact = artifact if isinstance(artifact, Artifact) else Artifact.open(artifact)
     _runs(artifact)
     opened = open_source(source, "--data")
-    if not len(opened) or opened.label(0) is None:
+    model = artifact.load()
+    if "label" in model.fields and (not len(opened) or opened.label(0) is None):
         raise MarrowError("these images have no labels, so nothing can be measured", where="--data")
     labels = artifact.meta["labels"]
     if labels and opened.classes and list(opened.classes) != labels:
         raise MarrowError(f"the data's classes ({', '.join(opened.classes[:5])}, ...) are not the model's "
                           f"({', '.join(labels[:5])}, ...)", where="--data")  # fmt: skip
-    return Engine(device=device).evaluate(artifact.load(), opened)
+    return Engine(device=device).evaluate(model, opened)
 
 
 def export(artifact: Artifact | Path | str, format: str, out: Path | str, *, data: Mapping[str, Any]) -> Artifact:
@@ -137,12 +138,18 @@ def export(artifact: Artifact | Path | str, format: str, out: Path | str, *, dat
 
 
 def examine(stem: str, artifact: Artifact | Path | str, data: Mapping[str, Any] | None = None) -> Any:
-    """The Report of a probe on one artifact; `data` feeds all of the probe's streams."""
+    """The Report of a probe on one artifact. A probe that compares streams, train with test, gets those splits of `data`."""
     artifact = artifact if isinstance(artifact, Artifact) else Artifact.open(artifact)
     cls = contract_class("examine", stem, "PROBE")
+    if len(cls.needs) > 1:
+        raise MarrowError(f"{stem} compares {len(cls.needs)} models ({', '.join(sorted(cls.needs))}); a recipe can name them",
+                          where="examine")  # fmt: skip
     if cls.streams and data is None:
         raise MarrowError(f"{cls.__name__} reads {', '.join(cls.streams)}", where="--data")
-    streams = {stream: open_source(data or {}, "--data") for stream in cls.streams}
+    parts: dict[str, dict[str, Any]] = {stream: {"split": stream} for stream in cls.streams if len(cls.streams) > 1}
+    if parts and "split" in (data or {}):
+        raise MarrowError(f"{stem} compares the splits {' and '.join(parts)}, so none is chosen", where="--split")
+    streams = {stream: open_source({**(data or {}), **parts.get(stream, {})}, "--data") for stream in cls.streams}
     return cls().run({next(iter(cls.needs)): artifact.load()}, Data(streams), Engine())
 
 

@@ -25,6 +25,7 @@ from .core.spec import cut
 from .core.versions import versions
 from .data import open_sources
 from .data.check import check_labelled
+from .data.masks import check_masks
 from .ship import card
 from .ship.licences import chain
 
@@ -57,6 +58,8 @@ def carry_out(
     models = {role: resolve(spec, {k: a.load for k, a in done.items()}, f"{where}.{role}")
               for role, spec in stage.roles.items()}  # fmt: skip
     _fit_labels(models, data, where, learns=stage.verb == "teach")
+    if stage.verb == "teach":
+        _fit_masks(models, data, where, engine)
     product, fill = VERBS[stage.verb](stage, models, data, engine, where)
     labels = _labels(product, models, data)
     if isinstance(product, Task):
@@ -114,7 +117,7 @@ def public(value: Any) -> Any:
     if isinstance(value, str) and value.startswith("hf:") and Path(value[3:]).is_dir():
         return f"hf:{Path(value[3:]).resolve().name}"
     if isinstance(value, Mapping):
-        return {k: Path(v).name if k in ("images", "root", "artifact", "weights", "indices") and isinstance(v, str) else public(v)
+        return {k: Path(v).name if k in ("images", "masks", "root", "artifact", "weights", "indices") and isinstance(v, str) else public(v)
                 for k, v in value.items()}  # fmt: skip
     return [public(v) for v in value] if isinstance(value, (list, tuple)) else value
 
@@ -138,6 +141,17 @@ def _fit_labels(models: Mapping[str, Any], data: Data, where: str, learns: bool)
             role, count = next(iter(counts.items()))
             raise MarrowError(f"{role} has {count} classes, the data has {len(source.classes)}",
                               where=f"{where}.data.{name}")  # fmt: skip
+
+
+def _fit_masks(models: Mapping[str, Any], data: Data, where: str, engine: Engine) -> None:
+    """Masks must have the size of their images and ids of the classes that a task of the stage was built for."""
+    counts = {m.classes for m in models.values() if isinstance(m, Task) and "mask" in m.fields}
+    for name, source in _sources(data) if counts else ():
+        if source.stored_mask(0) is not None:
+            check_masks(source, max(counts), f"{where}.data.{name}", engine)
+        elif name == "val":
+            raise MarrowError("the images have no masks", where=f"{where}.data.val",
+                              hint="Give 'masks: FOLDER', or parquet files with a column 'mask'.")  # fmt: skip
 
 
 def _labels(product: Any, models: Mapping[str, Any], data: Data) -> list[str] | None:

@@ -19,7 +19,7 @@ from marrow.core.contracts import Backbone, Method, Task, signature_of
 from marrow.core.engine import Engine
 from marrow.core.loader import Data
 from marrow.core.settings import Optim, Settings
-from marrow.core.source import Source
+from marrow.core.source import VOID, Source
 from marrow.core.spec import build
 
 SIZE, CLASSES, EXAMPLES, BATCH = 32, 4, 24, 8
@@ -35,19 +35,20 @@ TIMM = {
 
 
 class Noise(Source):
-    """Random images with labels, the same at every construction."""
+    """Random images with labels and masks, the same at every construction."""
 
     classes = [f"class {i}" for i in range(CLASSES)]
 
     def __init__(self, count: int = EXAMPLES, seed: int = 0):
         draw = torch.Generator().manual_seed(seed)
         self.images = torch.randint(0, 256, (count, 3, SIZE, SIZE), generator=draw, dtype=torch.uint8)
+        self.masks = torch.randint(VOID, CLASSES, (count, SIZE, SIZE), generator=draw)
 
     def __len__(self) -> int:
         return len(self.images)
 
     def __getitem__(self, index: int) -> dict:
-        return {"image": self.images[index], "label": self.label(index)}
+        return {"image": self.images[index], "mask": self.masks[index], "label": self.label(index)}
 
     def fraction(self, index: int) -> float:
         return (index + 0.5) / len(self)
@@ -95,8 +96,15 @@ def representatives() -> tuple[str, ...]:
     return tuple({gives(name): name for name in reversed(backbone_names())}.values())
 
 
+@cache
+def tiny(name: str) -> dict[str, Any]:
+    """Arguments that make a net tiny: of ours, `tiny` of its class, which every entry point takes."""
+    ours = {n: cls.tiny for cls, n in our_classes().items()}
+    return TIMM.get(name) or {k: v for k, v in ours.get(name, {}).items() if k != "num_classes"}
+
+
 def backbone_spec(name: str) -> dict:
-    return {"source": f"timm:{name}", "args": {"img_size": SIZE, **TIMM.get(name, {})}}
+    return {"source": f"timm:{name}", "args": {"img_size": SIZE, **tiny(name)}}
 
 
 def backbone(name: str) -> Backbone:

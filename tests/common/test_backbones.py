@@ -7,6 +7,7 @@ import timm
 import torch
 
 from marrow.core.spec import build, load_weights, saved_weights
+from marrow.core.timm_backbone import arguments_of
 
 from . import pieces
 
@@ -55,7 +56,7 @@ def test_its_spec_builds_it_again(name):
 def test_its_weights_open_in_plain_timm(name):
     model = pieces.backbone(name)
     arguments = {k: v for k, v in model.spec["args"].items() if k != "img_size"}
-    if name.startswith(("vit", "swin")):
+    if "img_size" in arguments_of(name):
         arguments["img_size"] = pieces.SIZE
     net = timm.create_model(name, num_classes=0, **arguments)
     net.load_state_dict(saved_weights(model), strict=True)

@@ -17,7 +17,7 @@ QUICK = [(m, b) for m in stems("teach") for b in pieces.representatives()]
 def recipe(stem: str, name: str) -> Recipe:
     """One stage that trains a method on this backbone in all roles."""
     cls = contract_class("teach", stem)
-    net = {"backbone": name, "img_size": pieces.SIZE, **pieces.TIMM.get(name, {})}
+    net = {"backbone": name, "img_size": pieces.SIZE, **pieces.tiny(name)}
     head = {"task": "classify", "backbone": net, "classes": pieces.CLASSES}
     models = {role: head if kind is Task else net for role, kind in pieces.roles(cls).items()}
     data = {stream: [{"images": "digits"}] for stream in cls.streams} | {"batch": pieces.BATCH}

@@ -9,6 +9,7 @@ import sys
 import threading
 import time
 from contextlib import contextmanager
+from pathlib import Path
 
 from marrow.cli import main
 from marrow.core.recipe import Recipe
@@ -25,6 +26,15 @@ def recipe(train=DIGITS, classes=10, steps=STEPS):
     first = {"teach": "supervised", "name": "first", "task": task, "args": {"flip": False}, **common}
     second = {"teach": "supervised", "name": "second", "task": {"stage": "first"}, "args": {"flip": False}, **common}
     return {"seed": 0, "stages": [first, second]}
+
+
+def taught(first, cached_views=2):
+    """A training under the teacher in an artifact's folder, whose answers are stored."""
+    stage = {"teach": "ssld", "name": "taught", "student": {"task": "classify", "backbone": NARROW, "classes": 10},
+             "teacher": {"artifact": str(first)}, "args": {"crop": None, "flip": False}, "steps": 60,
+             "cached_views": cached_views, "optim": {"sgd": {"lr": 0.02}},
+             "data": {"train": [{"images": "digits", "split": "train"}], "batch": 32}}  # fmt: skip
+    return {"seed": 0, "stages": [stage]}
 
 
 def written(file, **changes):
@@ -78,6 +88,29 @@ def printed_command(err):
     words = shlex.split(re.split("[Gg]o on with: ", err.strip().splitlines()[-1])[-1])
     assert words[0] == "marrow", err
     return words[1:]
+
+
+def below(pid):
+    """The pids of a process and of all that it started, itself first."""
+    children = {}
+    for folder in Path("/proc").iterdir():
+        if folder.name.isdigit():
+            try:
+                above = int((folder / "stat").read_text().rpartition(")")[2].split()[1])
+            except (OSError, ValueError):
+                continue
+            children.setdefault(above, []).append(int(folder.name))
+    found = [pid]
+    for one in found:
+        found += children.get(one, [])
+    return found
+
+
+def until(condition, process, seconds=250):
+    """Wait for a condition on what another process does; it may end before."""
+    end = time.monotonic() + seconds
+    while not condition() and process.poll() is None and time.monotonic() < end:
+        time.sleep(0.02)
 
 
 def started(words, new_group=False, **env):

@@ -1,16 +1,20 @@
 """A full disk, a limit on files, a read-only place: one sentence, and what is finished stays."""
 
 import os
+import re
 import resource
 import time
 
 import pytest
+import torch
 
+import marrow
 from marrow.core.artifact import Artifact
+from marrow.core.recipe import Recipe
 from marrow.run import run
 
 from ..make.pieces import photos
-from .pieces import command, printed_command, recipe, written
+from .pieces import NARROW, command, printed_command, recipe, taught, written
 
 
 def fill(disk, leave):
@@ -35,6 +39,34 @@ def test_a_full_disk_keeps_finished_stages_and_resume_goes_on_with_space(leave, 
         whole / "second" / "weights.safetensors"
     ).read_bytes()
     assert sorted(p.name for p in out.iterdir()) == ["first", "logs", "recipe.yaml", "second"]
+
+
+@pytest.fixture(scope="module")
+def teacher(tmp_path_factory):
+    """A classifier of digits that is sure of what it says."""
+    torch.manual_seed(0)
+    net = {k: v for k, v in NARROW.items() if k != "backbone"}
+    task = marrow.task("classify", backbone=marrow.backbone(NARROW["backbone"], **net), classes=10)
+    task.head.weight.data.mul_(100.0)
+    return marrow.save(tmp_path_factory.mktemp("teacher") / "net", task).path
+
+
+def test_a_full_cache_folder_is_one_sentence_and_with_space_the_run_goes_on(teacher, small_disk, tmp_path, capsys,
+                                                                          monkeypatch):  # fmt: skip
+    monkeypatch.setenv("MARROW_CACHE", str(small_disk / "cache"))
+    file = tmp_path / "r.yaml"
+    file.write_text(Recipe.from_dict(taught(teacher)).to_yaml(), encoding="utf-8")
+    words = ["run", file, "--out", tmp_path / "run"]
+    fill(small_disk, 40_000)
+    code, err = command(words, capsys)
+    assert code == 2, err
+    told = r"the teacher's outputs for 2 views an image take 0\.1 MB more, and 0\.0 MB are free. Lower cached_views, or set"
+    assert re.search(rf"error: \S+/cache/\S+: {told} MARROW_CACHE to another folder", err), err
+    assert not list(small_disk.rglob("*.rows"))
+    (small_disk / "filler").unlink()
+    code, err = command([*words, "--resume"], capsys)
+    assert code == 0, err
+    assert list(small_disk.rglob("*.rows"))
 
 
 def test_a_limit_on_the_size_of_files_is_no_bug(whole, tmp_path, capsys):

@@ -3,13 +3,14 @@
 import os
 import signal
 import time
+from pathlib import Path
 
 import pytest
 
 import marrow
 
 from ..make.pieces import COLOURS, photos
-from .pieces import NARROW, command, meanwhile, printed_command, reached, started, stop, written
+from .pieces import NARROW, below, command, meanwhile, printed_command, reached, started, stop, until, written
 
 
 @pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM])
@@ -27,18 +28,42 @@ def test_a_run_stopped_in_a_training_goes_on_as_printed(how, whole, tmp_path, ca
         assert weights == (whole / name / "weights.safetensors").read_bytes()
 
 
-def test_sigterm_to_all_processes_of_a_run_with_workers(whole, tmp_path):
-    """As a service manager or a container sends it: the workers get it too, and the step under way still needs them."""
+@pytest.mark.parametrize("how", ["at once", "workers first", "workers alone"])
+def test_sigterm_to_all_processes_of_a_run_with_workers(how, tmp_path):
+    """As a service manager, a container or a batch system sends it: the step under way still needs its workers."""
     out = tmp_path / "run"
-    words = ["run", written(tmp_path / "r.yaml"), "stages.0.data.workers=2", "--out", out]
+    words = ["run", written(tmp_path / "r.yaml", steps=3000), "stages.0.data.workers=2", "--out", out]
     run = started(words, new_group=True)
-    until = time.monotonic() + 120
-    while reached(out / "logs" / "first.csv") < 10 and time.monotonic() < until and run.poll() is None:
-        time.sleep(0.01)
-    os.killpg(run.pid, signal.SIGTERM)
-    _, err = run.communicate(timeout=60)
+    log = out / "logs" / "first.csv"
+    until(lambda: reached(log) >= 10, run)
+    workers = below(run.pid)[1:]
+    assert len(workers) == 2
+    if how == "at once":
+        os.killpg(run.pid, signal.SIGTERM)
+    for pid in workers:
+        os.kill(pid, signal.SIGTERM)
+    at = reached(log)
+    until(lambda: reached(log) >= at + 20, run)  # far more than what is read ahead
+    if how != "at once":
+        assert run.poll() is None
+        run.send_signal(signal.SIGINT if how == "workers alone" else signal.SIGTERM)
+    _, err = run.communicate(timeout=250)
     assert run.returncode == 130 and "go on with: marrow run" in err and "Trace" not in err
     assert (out / "checkpoints" / "first.pt").is_file()
+    assert not any((Path("/proc") / str(pid)).exists() for pid in workers)
+
+
+def test_a_killed_worker_is_told_from_a_bug(tmp_path):
+    """As the system does it where memory is short."""
+    out = tmp_path / "run"
+    words = ["run", written(tmp_path / "r.yaml", steps=3000), "stages.0.data.workers=2", "--out", out]
+    run = started(words)
+    until(lambda: reached(out / "logs" / "first.csv") >= 10, run)
+    os.kill(below(run.pid)[1], signal.SIGKILL)
+    _, err = run.communicate(timeout=250)
+    assert run.returncode == 2 and "this is a bug" not in err
+    assert "error: data.workers: a process that reads images was ended from outside, perhaps for want of memory" in err
+    assert printed_command(err)[0] == "run"
 
 
 def test_sigterm_between_two_trainings(whole, tmp_path, capsys):

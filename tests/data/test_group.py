@@ -29,7 +29,7 @@ def patients(tmp_path_factory):
 
 
 def opened(images, **keys):
-    return open_source({"images": images, "group": PATTERN, **keys})
+    return open_source({"images": images, "group": PATTERN} | keys)
 
 
 def groups(source):
@@ -96,7 +96,7 @@ def test_the_fingerprint_changes_with_the_pattern_and_with_the_pictures(patients
 
 
 @pytest.mark.parametrize(("pattern", "words"), [
-    ("p(", r"^data.group: a regular expression is needed, got 'p\('"),
+    ("p(", r"^data.group: a regular expression of at most 1000 characters is needed, got 'p\('"),
     ("scene", "^data.group: 'scene' is in no name; names are such as ill/p0_0.png, ill/p0_1.png, ill/p0_2.png"),
     (r"(png)", "^data.group: '.png.' puts all 124 images into one group, 'png'; names are such as ill/p0_0.png"),
     ("(x*)", "is in no name"),
@@ -104,6 +104,22 @@ def test_the_fingerprint_changes_with_the_pattern_and_with_the_pictures(patients
 def test_patterns_that_name_nothing_are_refused(patients, pattern, words):
     with pytest.raises(MarrowError, match=words):
         open_source({"images": patients, "group": pattern})
+
+
+@pytest.mark.parametrize("pattern", [r"(?:p\d*)*(?:\d*)*!", r"(.*_?)*!", r".*.*.*.*.*.*.*.*.*.*!", r"p(\d+)*!"])
+def test_a_pattern_without_an_end_is_given_up(tmp_path, picture, pattern):
+    picture(0).save(tmp_path / f"p{'1' * 200}_0.png")
+    picture(1).save(tmp_path / "p2_0.png")
+    with pytest.raises(
+        MarrowError, match=r"^data.group: '.*' was searched in 2 names for \d seconds without an end. Wri"
+    ):
+        opened(str(tmp_path), group=pattern)
+
+
+def test_patterns_too_long_or_too_deep_are_none(patients):
+    for pattern in ("p" * 1001, "(" * 500 + ")" * 500, "(?:" * 300 + "x"):
+        with pytest.raises(MarrowError, match="^data.group: a regular expression of at most 1000 characters is needed"):
+            opened(patients, group=pattern)
 
 
 def test_a_split_that_the_data_brings_may_be_one_group(tmp_path, picture):

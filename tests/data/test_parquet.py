@@ -1,5 +1,6 @@
 import json
 import pickle
+import random
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -161,6 +162,85 @@ def test_missing_labels(written):
 def test_files_with_different_classes(written):
     with pytest.raises(MarrowError, match="columns or class names of a.parquet, b.parquet differ"):
         Parquet([written("a.parquet"), written("b.parquet", names=("cat", "owl"))], "data")
+
+
+@pytest.mark.parametrize(("metadata", "said"), [
+    (b"{", "what a.parquet says about its columns .'huggingface'. is no JSON. Give 'labels: false'"),
+    (b"\xff", "is no JSON"),
+    (b"[" * 100_000, "is no JSON"),
+    (b'{"info": {"features": {"label": {"names": "cat"}}}}', "the class names in a.parquet are no list of distinct"),
+    (b'{"info": {"features": {"label": {"names": [1, 2]}}}}', "are no list of distinct texts"),
+    (b'{"info": {"features": {"label": {"names": ["a", "a"]}}}}', "are no list of distinct texts"),
+    (b"[]", None), (b"3", None), (b'{"info": []}', None), (b'{"info": {"features": 3}}', None),
+    (b'{"info": {"features": {"label": ["a"]}}}', None),
+])  # fmt: skip
+def test_metadata_of_any_kind(tmp_path, encoded, metadata, said):
+    """Class names that cannot be read are no reason to invent others; metadata without any is common."""
+    table = pa.table({"image": [encoded(0), encoded(1)], "label": [0, 1]})
+    pq.write_table(table.replace_schema_metadata({b"huggingface": metadata}), tmp_path / "a.parquet")
+    if said is None:
+        assert Parquet([tmp_path / "a.parquet"], "data").classes == ["0", "1"]
+        return
+    with pytest.raises(MarrowError, match=said):
+        Parquet([tmp_path / "a.parquet"], "data")
+    assert len(Parquet([tmp_path / "a.parquet"], "data", labelled=False)) == 2
+
+
+@pytest.mark.parametrize(("labels", "said"), [
+    (pa.array([[1], [2]]), "column 'label' of a.parquet is list<.*>; integer or string is needed"),
+    (pa.array([b"a", b"b"]), "is binary; integer or string is needed"),
+    (pa.array([0.5, 1.5]), "is double; integer or string is needed"),
+    (pa.array([{"x": 1}, {"x": 2}]), "is struct<.*>; integer or string is needed"),
+])  # fmt: skip
+def test_labels_of_other_types(tmp_path, encoded, labels, said):
+    pq.write_table(pa.table({"image": [encoded(0), encoded(1)], "label": labels}), tmp_path / "a.parquet")
+    with pytest.raises(MarrowError, match=said):
+        Parquet([tmp_path / "a.parquet"], "data")
+
+
+def test_numbers_here_and_texts_there(tmp_path, encoded):
+    for name, labels in (("train", [0, 1]), ("test", ["a", "b"])):
+        pq.write_table(pa.table({"image": [encoded(0), encoded(1)], "label": labels}), tmp_path / f"{name}.parquet")
+    with pytest.raises(MarrowError, match="columns or class names|numbers and those of others texts"):
+        open_source({"images": str(tmp_path)})
+
+
+def test_a_column_twice(tmp_path, encoded):
+    table = pa.table([pa.array([encoded(0)]), pa.array([0]), pa.array([1])], names=["image", "label", "label"])
+    pq.write_table(table, tmp_path / "a.parquet")
+    with pytest.raises(MarrowError, match="a.parquet has the column 'label' more than once"):
+        Parquet([tmp_path / "a.parquet"], "data")
+
+
+def test_texts_that_are_none(tmp_path, encoded):
+    words = pa.array([b"\xff\xfe", b"b"]).view(pa.string())
+    for column in ("name", "label", "more"):
+        pq.write_table(pa.table({"image": [encoded(0), encoded(1)], column: words}), tmp_path / "a.parquet")
+        with pytest.raises(MarrowError, match="a.parquet is damaged .*Invalid UTF8"):
+            source = Parquet([tmp_path / "a.parquet"], "data")
+            source[0]
+
+
+def test_a_file_with_any_byte_changed(written):
+    """It is read, or refused in a sentence, or a picture is unreadable."""
+    path = written(mask=[{"bytes": b"", "path": None}] * 12, more=[f"n{i}" for i in range(12)])
+    whole, draw = path.read_bytes(), random.Random(1)
+    refused = 0
+    for _ in range(150):
+        spoilt, start = bytearray(whole), draw.choice([0, len(whole) - 2500])  # half of them in what describes the file
+        for _ in range(draw.randint(1, 3)):
+            spoilt[draw.randrange(max(0, start), len(whole))] = draw.randrange(256)
+        path.write_bytes(spoilt)
+        try:
+            source = Parquet([path], "data")
+            for i in range(len(source)):
+                try:
+                    source[i], source.fraction(i)
+                except Unreadable as error:
+                    assert error.reason
+        except MarrowError as error:
+            refused += bool(str(error))
+    assert 5 < refused
 
 
 def test_no_parquet_file(tmp_path):

@@ -1,5 +1,6 @@
 import json
 import pickle
+import random
 
 import pytest
 import torch
@@ -110,8 +111,55 @@ def test_labels_must_be_among_the_names(shards):
         open_source({"images": str(shards)})
     (shards / "classes.txt").unlink()
     (shards / "classes.json").write_text("{}")
-    with pytest.raises(MarrowError, match="classes.json is not a list of names"):
+    with pytest.raises(MarrowError, match="classes.json is not a list of names, each once"):
         open_source({"images": str(shards)})
+
+
+@pytest.mark.parametrize(("member", "content", "said"), [
+    ("a.cls", b"\xff\xfe", "a.tar/a.cls holds no label"),
+    ("a.json", b'{"label": true}', "the label in a.tar/a.json is True; a number or a text is needed"),
+    ("a.json", b"[" * 100_000, "a.tar/a.json holds no label"),
+    ("a.json", b'{"label": 1' + b"0" * 5000 + b"}", "a.tar/a.json holds no label"),
+    ("a.cls", b"1000000000000", "the label in a.tar/a.cls is 1000000000000; numbers below 1,048,576 are read"),
+    ("a.cls", b"1" * 2_000_000, "a.tar/a.cls has 2,000,000 bytes, more than 1,048,576"),
+])  # fmt: skip
+def test_labels_that_are_none(tmp_path, shard, encoded, member, content, said):
+    with pytest.raises(MarrowError, match=said):
+        Shards([shard(tmp_path / "a.tar", [("a.png", encoded(0)), (member, content)])], "data")
+
+
+@pytest.mark.parametrize(("file", "content", "said"), [
+    ("classes.txt", b"cat\ndog\n\xff", "classes.txt is no text in UTF-8"),
+    ("classes.txt", b"cat\ndog\ncat", "classes.txt is not a list of names, each once"),
+    ("classes.json", b'["cat", 3, "owl"]', "classes.json is not a list of names, each once"),
+    ("classes.json", b"[" * 100_000, "classes.json is not JSON"),
+])  # fmt: skip
+def test_class_names_that_are_none(shards, file, content, said):
+    (shards / file).write_bytes(content)
+    with pytest.raises(MarrowError, match=said):
+        open_source({"images": str(shards)})
+
+
+def test_a_shard_with_any_byte_changed(shards):
+    """Headers, pictures and labels: it is read, or refused in a sentence, or a picture is unreadable."""
+    path = shards / "000001.tar"
+    whole, draw = path.read_bytes(), random.Random(0)
+    refused = 0
+    for _ in range(120):
+        spoilt = bytearray(whole)
+        for _ in range(draw.randint(1, 3)):
+            spoilt[draw.randrange(len(whole))] = draw.randrange(256)
+        path.write_bytes(spoilt)
+        try:
+            source = open_source({"images": str(shards)})
+            for i in range(len(source)):
+                try:
+                    assert source[i]["image"].dtype == torch.uint8
+                except Unreadable as error:
+                    assert error.reason
+        except MarrowError as error:
+            refused += bool(str(error))
+    assert 5 < refused < 120
 
 
 def test_no_images(tmp_path, shard):

@@ -5,6 +5,7 @@ import pytest
 import torch
 
 from marrow.core.errors import MarrowError
+from marrow.core.source import VOID
 from marrow.data.views import Augment, resize
 
 
@@ -85,8 +86,9 @@ def test_a_mask_moves_along(view):
         torch.manual_seed(seed)
         out = view({"image": image, "mask": mask})
         green, ids = out["image"][1].float(), out["mask"]
-        assert ids.dtype == torch.int64 and ids.shape == (20, 20) and set(ids.unique().tolist()) <= {0, 1}
+        assert ids.dtype == torch.int64 and ids.shape == (20, 20) and set(ids.unique().tolist()) <= {VOID, 0, 1}
         real = out["image"].sum(0) > 0
+        assert (ids[real] != VOID).all()
         assert (ids[real & (green > 23)] == 1).all() and (ids[real & (green < 17)] == 0).all()
 
 

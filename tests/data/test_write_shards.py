@@ -1,5 +1,6 @@
 """Copying a data set into shards and reading it back."""
 
+import hashlib
 import json
 import os
 import signal
@@ -9,6 +10,7 @@ import tarfile
 
 import pytest
 import torch
+from safetensors.numpy import load, save
 
 from marrow.cli import main
 from marrow.core.errors import MarrowError
@@ -202,6 +204,53 @@ def test_what_is_wrong_with_shards_is_said(tmp_path, photos, shard, encoded):
     assert changed(tmp_path / "s") == [third.name]
     (worst,) = [f for f in survey_of(str(tmp_path / "s"))["findings"] if f["severity"] == "error"]
     assert worst["examples"] == [third.name]
+
+
+@pytest.mark.parametrize(("change", "said"), [
+    (lambda found: [found], "index.json beside the shards is none of 'marrow shards 1'"),
+    (lambda found: {**found, "shards": list(found["shards"])}, "is none of"),
+    (lambda found: {**found, "shards": {k: {**v, "bytes": "9"} for k, v in found["shards"].items()}}, "is none of"),
+    (lambda found: {**found, "shards": {f"../{k}": v for k, v in found["shards"].items()}}, "is none of"),
+    (lambda found: {**found, "shards": {k: {**v, "examples": 10**15} for k, v in found["shards"].items()}},
+     "speaks of other samples than"),
+    (lambda found: {**found, "classes": ["cat", "cat", "owl"]}, "is none of"),
+    (lambda found: {**found, "classes": ["cat"]}, "the index knows 1 classes, and a label is 2"),
+    (lambda found: {**found, "format": "marrow shards 2"}, "is none of 'marrow shards 1'"),
+])  # fmt: skip
+def test_an_index_of_another_kind_is_refused(tmp_path, photos, change, said):
+    write_shards(str(photos), tmp_path / "s")
+    file = tmp_path / "s" / "index.json"
+    file.write_text(json.dumps(change(json.loads(file.read_text()))))
+    with pytest.raises(MarrowError, match=said):
+        open_source({"images": str(tmp_path / "s")})
+
+
+@pytest.mark.parametrize("change", [
+    {"offsets": 2**63 - 5, "sizes": 2**62}, {"sizes": 2**40}, {"offsets": -1}, {"fractions": 7.0}, {"ends": 10**9},
+])  # fmt: skip
+def test_a_forged_index_of_a_shard_is_refused(tmp_path, photos, change):
+    """Its checksum in index.json is right, since whoever writes the one can write the other."""
+    write_shards(str(photos), tmp_path / "s")
+    (index,) = (tmp_path / "s").glob("*.index")
+    columns = load(index.read_bytes())
+    for name, value in change.items():
+        columns[name] = columns[name].copy()
+        columns[name][-1] = value
+    index.write_bytes(save(columns))
+    listed = json.loads((tmp_path / "s" / "index.json").read_text())
+    (facts,) = listed["shards"].values()
+    facts["index"] = hashlib.sha256(index.read_bytes()).hexdigest()
+    (tmp_path / "s" / "index.json").write_text(json.dumps(listed))
+    with pytest.raises(MarrowError, match="speaks of other samples than"):
+        open_source({"images": str(tmp_path / "s")})
+
+
+@pytest.mark.parametrize("content", ["[]", "{", '{"shards": 3, "source": ""}', '{"shards": {}, "unreadable": []}'])
+def test_a_forged_beginning_of_a_copy_is_refused(tmp_path, photos, content):
+    (tmp_path / "s").mkdir()
+    (tmp_path / "s" / "writing.json").write_text(content)
+    with pytest.raises(MarrowError, match="writing.json"):
+        write_shards(str(photos), tmp_path / "s")
 
 
 def test_what_is_wrong_without_an_index_is_said(tmp_path, shard, encoded):

@@ -43,7 +43,7 @@ def places(value: Any, path: tuple = ()) -> list[tuple]:
 
 
 @st.composite
-def changed(draw: Any, good: Any) -> Any:
+def changed(draw: Any, good: Any, values: Any = JSON) -> Any:
     """A value with one to three of its parts replaced, taken out, put elsewhere or given a new neighbour."""
     value = copy.deepcopy(good)
     for _ in range(draw(st.integers(1, 3))):
@@ -55,11 +55,11 @@ def changed(draw: Any, good: Any) -> Any:
             holder = holder[key]
         match draw(st.sampled_from(("replace", "take out", "neighbour", "another's"))):
             case "replace":
-                holder[path[-1]] = draw(JSON)
+                holder[path[-1]] = draw(values)
             case "take out":
                 del holder[path[-1]]
             case "neighbour" if isinstance(holder, dict):
-                holder[draw(st.sampled_from(WORDS) | st.text(max_size=5))] = draw(JSON)
+                holder[draw(st.sampled_from(WORDS) | st.text(max_size=5))] = draw(values)
             case _:
                 other = copy.deepcopy(value)
                 for key in draw(st.sampled_from(known)):

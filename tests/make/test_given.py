@@ -139,6 +139,14 @@ def test_folders_that_hold_no_model_are_refused(tmp_path):
     (tmp_path / "config.json").write_text(json.dumps({"architecture": "resnet10t"}), encoding="utf-8")
     with pytest.raises(MarrowError, match="has no weights: none of model.safetensors, pytorch_model.bin"):
         given(str(tmp_path), "--teacher")
+    (tmp_path / "model.safetensors").write_bytes(b"")
+    for change, said in (({"input_size": 3}, "input_size is 3; channels, height and width"),
+                         ({"input_size": [3, "32", 32]}, "input_size is"), ({"input_size": [3, 10**9, 32]}, "input_size is"),
+                         ({"pretrained_cfg": [1]}, "pretrained_cfg is no mapping"),
+                         ({"model_args": ["depth"]}, "model_args is no mapping")):  # fmt: skip
+        (tmp_path / "config.json").write_text(json.dumps({"architecture": "resnet10t", **change}), encoding="utf-8")
+        with pytest.raises(MarrowError, match=f"config.json: {said}"):
+            given(str(tmp_path), "--teacher")
     (tmp_path / "config.json").write_text("{", encoding="utf-8")
     with pytest.raises(MarrowError, match="config.json cannot be read as JSON"):
         given(str(tmp_path), "--teacher")

@@ -79,10 +79,11 @@ class Browser:
         return self.call("POST", self.session + "/se/log", {"type": "browser"})
 
     def requests(self) -> list[str]:
-        """Addresses asked for since the last look."""
+        """Addresses that pages asked for since the last look; the browser's own start page is none of them."""
         messages = [json.loads(e["message"])["message"] for e in
                     self.call("POST", self.session + "/se/log", {"type": "performance"})]  # fmt: skip
-        return [m["params"]["request"]["url"] for m in messages if m["method"] == "Network.requestWillBeSent"]
+        asked = [m["params"]["request"]["url"] for m in messages if m["method"] == "Network.requestWillBeSent"]
+        return [address for address in asked if not address.startswith("chrome:")]
 
     def picture(self, file: Path, whole: bool = True) -> None:
         shot = self.devtools("Page.captureScreenshot", captureBeyondViewport=whole)["data"]

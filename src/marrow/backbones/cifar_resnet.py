@@ -153,9 +153,8 @@ def _create(variant: str, pretrained: bool, depth: int, **kwargs: Any) -> CifarR
         CifarResNet,
         variant,
         pretrained,
-        depth=depth,
         feature_cfg=dict(out_indices=(0, 1, 2), feature_cls="getter"),
-        **kwargs,
+        **{"depth": depth, **kwargs},
     )
 
 

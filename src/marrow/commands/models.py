@@ -29,13 +29,16 @@ def evaluate(
     artifact: Model,
     data: Annotated[str, typer.Option(help="Labelled images: a folder, parquet file, shards, a name.")],
     split: Split = None,
+    masks: Annotated[str | None, typer.Option(help="Folder of masks, for a model that segments.")] = None,
+    void: Annotated[int | None, typer.Option(help="The class id in masks that means unknown.")] = None,
     device: Device = "auto",
     json: Json = False,
 ) -> None:
     """Measure a model on labelled images."""
     from .. import evaluate as measure
 
-    print_rows(measure(artifact, _source(data, split), device=device), json)
+    beside = {k: v for k, v in (("masks", masks), ("void", void)) if v is not None}
+    print_rows(measure(artifact, {**_source(data, split), **beside}, device=device), json)
 
 
 @app.command()

@@ -20,6 +20,8 @@ ENTRIES: dict[str, Any] = {
     "facts": dict, "step": int, "stopped": bool, "method": dict, "optimizers": dict, "average": (dict, NoneType),
     "best": dict, "window": dict, "micro_batch": (int, NoneType), "rng": list, "scaler": dict, "unreadable": dict,
 }  # fmt: skip
+WITHOUT_TENSORS = ("facts", "window", "unreadable")
+MOST_NESTING = 30
 
 
 def write(path: Path, state: Mapping[str, Any]) -> None:
@@ -42,8 +44,9 @@ def read(path: Path) -> dict[str, Any]:
     except (EOFError, OSError, zipfile.BadZipFile, pickle.UnpicklingError, *FOREIGN) as error:
         raise MarrowError(f"the checkpoint is damaged ({told(error)}).", where=str(path),
                           hint="Delete it to begin this training again; finished stages stay.") from None  # fmt: skip
-    if not isinstance(state, dict) or not all(isinstance(state.get(k), kinds) for k, kinds in ENTRIES.items()):
-        raise MarrowError("this is no checkpoint of a training.", where=path.name, hint="Delete it to start again.")
+    written = isinstance(state, dict) and all(isinstance(state.get(k), kinds) for k, kinds in ENTRIES.items())
+    if not written or not all(_is_plain(value, key not in WITHOUT_TENSORS) for key, value in state.items()):
+        raise MarrowError("this is no checkpoint of a training.", where=str(path), hint="Delete it to start again.")
     return state
 
 
@@ -65,10 +68,29 @@ def plain(value: Any) -> Any:
     raise MarrowError(f"{type(value).__name__} cannot be kept in a checkpoint", where="checkpoint")
 
 
+def _is_plain(value: Any, tensors: bool) -> bool:
+    """Whether `plain` could have made it. A list may hold itself: pickle allows that without any class."""
+    layer, seen = [value], set()
+    for _ in range(MOST_NESTING):
+        inner: list[Any] = []
+        for item in layer:
+            if isinstance(item, (dict, list)):
+                if id(item) not in seen:
+                    seen.add(id(item))
+                    inner += [*item, *item.values()] if isinstance(item, dict) else item
+            elif type(item) is int:
+                if not -(2**63) <= item < 2**63:
+                    return False
+            elif not (isinstance(item, (bool, float, str, NoneType)) or (tensors and isinstance(item, Tensor))):
+                return False
+        layer = inner
+    return not layer
+
+
 def differences(then: Mapping[str, Any], now: Mapping[str, Any], prefix: str = "") -> list[str]:
     """Each fact that is not what it was, in words."""
     found = []
-    for key in sorted(set(then) | set(now)):
+    for key in sorted(set(then) | set(now), key=str):
         old, new = then.get(key), now.get(key)
         if isinstance(old, Mapping) and isinstance(new, Mapping):
             found += differences(old, new, f"{prefix}{key}.")

@@ -67,6 +67,7 @@ class Backbone(nn.Module):
     dim: int
     gives: frozenset[str]
     modality: str = "image"
+    stages: int = 0  # how many maps may be asked for
     input: Input
     classifier: tuple[Tensor, Tensor | None] | None = None  # (weight, bias) that came with pre-trained weights
     classifier_labels: list[str] | None = None  # names of its classes, when known
@@ -102,6 +103,7 @@ class Task(nn.Module):
     fields: ClassVar[dict[str, str]] = {}
     gives: ClassVar[frozenset[str]] = frozenset()
     exempt: ClassVar[dict[str, str]] = {}
+    at_once: ClassVar[int] = 256  # examples that are measured together; fewer where answers are large
     labels: list[str] | None = None  # names of the classes, when known
 
     def losses(self, out: dict[str, Tensor], batch: Mapping[str, Any]) -> dict[str, Tensor]:

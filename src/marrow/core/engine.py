@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from . import checkpoint, exact, memory
+from . import checkpoint, checkpoint_check, exact, memory
 from .cache_fill import filled
 from .collate import move, split
 from .contracts import Input, Method, seed_from
@@ -31,9 +31,7 @@ from .selection import deciding
 from .settings import Settings
 from .source import Source
 from .training import Training, evaluating, prepared, view_of
-from .window import Window, first_not_finite, not_finite
-
-Terms = dict[str, Tensor]
+from .window import Number, Terms, Window, first_not_finite, not_finite
 
 
 class Engine:
@@ -55,7 +53,10 @@ class Engine:
         lead = self._ranks.lead
         self.settings, self.logger, self.progress = settings, logger if lead else None, progress if lead else None
         self._devices, self._checkpoint, self._resume, self._allow_changed = devices, checkpoint, resume, allow_changed
+        self._precision = self._fabric.strategy.precision  # asked itself: the strategy only passes the calls on
         self._autocast = nullcontext if settings.precision == "32-true" else self._fabric.autocast
+        # Reading a number from a device would wait for all that it has still to do.
+        self._kept: Callable[[Tensor], Number] = Tensor.item if self._host else Tensor.detach
         self._form = torch.channels_last if settings.channels_last else torch.preserve_format
         self._trainings, self._cache = 0, cache
         self.history: dict[str, Any] = {}
@@ -138,17 +139,16 @@ class Engine:
 
     def _step(self, run: Training, module: nn.Module, batch: Any) -> None:
         """One step of every player, then the method's own update and the average's."""
-        strategy, several = self._fabric.strategy, len(run.optimizers) > 1
-        terms, notes = Terms(), Terms()
+        several, terms, notes = len(run.optimizers) > 1, Terms(), Terms()
         for player, optimizer in run.optimizers.items():
             run.activate(player)
             run.set_lr(player)
             losses, logs = self._gradients(run, module, batch, player)
             if self.settings.clip is not None:
-                norm = strategy.clip_gradients_norm(module, optimizer, self.settings.clip, error_if_nonfinite=False)
-                logs["grad_norm"] = norm
-            strategy.optimizer_step(optimizer)
-            optimizer.zero_grad()
+                clip = self._fabric.strategy.clip_gradients_norm
+                logs["grad_norm"] = self._kept(clip(module, optimizer, self.settings.clip, error_if_nonfinite=False))
+            self._precision.optimizer_step(optimizer)
+            run.drop_gradients()
             terms |= {f"{player}/{k}": v for k, v in losses.items()} if several else losses
             notes |= {f"{player}/{k}": v for k, v in logs.items()} if several else logs
         run.method.after_step(run.clock)
@@ -193,10 +193,10 @@ class Engine:
         losses = {name: loss.float() for name, loss in step.losses.items()}
         total = reduce(torch.add, losses.values())
         if self._host and not math.isfinite(total.item()):
-            raise not_finite(run.step, first_not_finite(losses), run.keys(run.step))
-        self._fabric.strategy.backward(total if share == 1.0 else total * share, None)
-        logs = {name: value.detach() for name, value in step.logs.items()} if step.logs else {}
-        return {name: loss.detach() for name, loss in losses.items()}, logs
+            raise not_finite(run.step, first_not_finite({k: v.item() for k, v in losses.items()}), run.keys(run.step))
+        self._precision.backward(total if share == 1.0 else total * share, None)
+        logs = {name: self._kept(value) for name, value in step.logs.items()} if step.logs else {}
+        return {name: self._kept(loss) for name, loss in losses.items()}, logs
 
     def _distributed(self, run: Training, batch: Any) -> nn.Module:
         """The method as the ranks share it, after a trial of the first step that settles the micro-batch for all."""
@@ -265,24 +265,24 @@ class Engine:
         self._check(run)
         rng = self._ranks.gather(exact.state())
         if self._ranks.lead:
-            scaler = self._fabric.strategy.precision.state_dict()
+            scaler = self._precision.state_dict()
             found = {"facts": facts, "rng": rng, "scaler": scaler, "unreadable": stream.unreadable}
             checkpoint.write(path, run.state() | found)
         self._fabric.barrier()
 
     def _restore(self, run: Training, saved: dict, path: Path) -> None:
-        if not self._allow_changed:
-            checkpoint.refuse_changes(saved["facts"], run.facts(), path.name)
+        allowed, scaler = self._allow_changed, self._precision.state_dict()
+        checkpoint_check.check(saved, run, scaler, self._ranks.rank, path, allow_changed=allowed)
         run.restore(saved)
-        self._fabric.strategy.precision.load_state_dict(saved["scaler"])
+        self._precision.load_state_dict(saved["scaler"])
         if isinstance(self.logger, (CsvLogger, TensorBoardLogger)):
             self.logger.cut(run.step)
 
-    def evaluate(self, task: Any, source: Source, *, batch: int = 256) -> list[dict]:
+    def evaluate(self, task: Any, source: Source, *, batch: int | None = None) -> list[dict]:
         """The rows of the task's metric over a source. A Runner is measured in the same way, on the CPU."""
         metric = task.metric()
         with exact.preserved(), evaluating(task, self.device) as device, torch.inference_mode():
-            for fields in batches(source, plain(task.input), batch, self.settings.workers):
+            for fields in batches(source, plain(task.input), batch or task.at_once, self.settings.workers):
                 fields = move(fields, device)
                 metric.update(task.decode(task(fields), fields), fields)
         return metric.compute()

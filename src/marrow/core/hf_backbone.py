@@ -52,7 +52,7 @@ class HfBackbone(Backbone):
         out = _tried(net, input, self._call, spec["source"])
         self.dim = self._pooled(out).shape[-1]
         self._grid = _grid(out, net, input.size)
-        self._stages = len(self._maps(out))
+        self.stages = len(self._maps(out))
         net.train()
 
     @classmethod
@@ -123,8 +123,8 @@ class HfBackbone(Backbone):
         out = self.net((x - self.mean) / self.std, **self._call, output_hidden_states=bool(maps))
         stages: tuple[Tensor, ...] = ()
         if maps:
-            if min(maps) < -self._stages or max(maps) >= self._stages:
-                raise MarrowError(f"stages {list(maps)} are outside 0..{self._stages - 1}", where=self.spec["source"])
+            if min(maps) < -self.stages or max(maps) >= self.stages:
+                raise MarrowError(f"stages {list(maps)} are outside 0..{self.stages - 1}", where=self.spec["source"])
             made = self._maps(out)
             stages = tuple(made[m] for m in maps)
         last = out.last_hidden_state
@@ -152,7 +152,7 @@ class HfBackbone(Backbone):
     def gives(self) -> frozenset[str]:  # type: ignore[override]
         """Found out by running the net once without memory, on the meta device."""
         if "_gives" not in self.__dict__:
-            self.__dict__["_gives"] = frozenset(found(self, self._stages > 0))
+            self.__dict__["_gives"] = frozenset(found(self, self.stages > 0))
         return self.__dict__["_gives"]
 
     def checkpoint_gradients(self) -> None:

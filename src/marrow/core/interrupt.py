@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import signal
 import threading
+from contextlib import contextmanager
+from time import monotonic
 from types import FrameType
+from typing import Iterator
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
+AT_ONCE = 1.0  # seconds: one Ctrl-C comes twice where a terminal and a launcher both pass it on
 
 
 class Interrupts:
-    """`with Interrupts() as caught: ... if caught.any`. A second Ctrl-C does not wait for the step.
+    """`with Interrupts() as caught: ... if caught.any`. A second Ctrl-C does not wait for the step; a second SIGTERM does.
 
     Only the main thread may handle signals; elsewhere nothing is caught. The old handlers come back at the end.
     """
@@ -24,10 +28,21 @@ class Interrupts:
         return self
 
     def _caught(self, number: int, frame: FrameType | None) -> None:
-        if self.any:
+        now = monotonic()
+        if not self.any:
+            self.any, self._since = True, now
+        elif number == signal.SIGINT and now - self._since > AT_ONCE:
             raise KeyboardInterrupt
-        self.any = True
 
     def __exit__(self, *exc: object) -> None:
         for number, handler in self._old.items():
             signal.signal(number, handler)
+
+
+@contextmanager
+def held() -> Iterator[None]:
+    """Around calls of libraries that swallow a KeyboardInterrupt, or are broken after one: it is raised when they end."""
+    with Interrupts() as caught:
+        yield
+    if caught.any:
+        raise KeyboardInterrupt

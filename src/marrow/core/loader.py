@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import os
-import signal
 from typing import Any, Callable, Iterator, Sequence
 
 import torch
@@ -18,6 +16,7 @@ from .photo import PhotoView
 from .settings import Settings
 from .source import Source, Unreadable
 from .teacher_cache import Stored
+from .worker_signals import only_for_the_parent
 
 View = Callable[[dict], dict]
 Keys = dict[str, list[tuple[int, int]]]  # stream -> (epoch, index) of each example
@@ -218,18 +217,11 @@ def loader(examples: Dataset, keys: Any, workers: int, pin: bool) -> DataLoader:
     """What the dataset makes of each item of `keys`, in order."""
     # A generator of its own: the loader draws its workers' base seed from it, not from the training's random numbers.
     return DataLoader(examples, batch_sampler=keys, num_workers=workers, collate_fn=_as_it_is, pin_memory=pin,
-                      generator=torch.Generator(), worker_init_fn=_ignore_interrupts)  # fmt: skip
+                      generator=torch.Generator(), worker_init_fn=only_for_the_parent)  # fmt: skip
 
 
 def _as_it_is(loaded: Any) -> Any:
     return loaded
-
-
-def _ignore_interrupts(worker: int) -> None:
-    # Signals to all processes of a terminal or a service reach workers too, and the step under way still needs its batch.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    if hasattr(os, "setpgid"):
-        os.setpgid(0, 0)  # SIGTERM cannot be ignored: it is how a loader that is given up ends its workers
 
 
 def _unpacked(loaded: Any, unreadable: dict[str, str]) -> dict[str, Any]:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import os
+import re
 from pathlib import Path
 from typing import Protocol
 
 HEADER = "step,name,value\n"
+LINE = re.compile(r"(\d{1,18}),.*\n")
 
 
 class Logger(Protocol):
@@ -28,9 +30,9 @@ class CsvLogger:
         self._write("".join(f"{step},{name},{value!r}\n" for name, value in values.items()))
 
     def cut(self, step: int) -> None:
-        """Forget what came after a step, and a last line that a kill left unfinished."""
-        lines = self.path.read_text(encoding="utf-8").splitlines(keepends=True)[1:]
-        kept = [line for line in lines if line.endswith("\n") and int(line.split(",", 1)[0]) <= step]
+        """Forget what came after a step, and what is no line of a log, such as a last one that a kill left unfinished."""
+        lines = self.path.read_text(encoding="utf-8", errors="replace").splitlines(keepends=True)[1:]
+        kept = [line for line in lines if (found := LINE.fullmatch(line)) and int(found[1]) <= step]
         part = self.path.with_name(self.path.name + ".part")
         part.write_text(HEADER + "".join(kept), encoding="utf-8")
         self._file.close()

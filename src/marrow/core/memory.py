@@ -25,8 +25,7 @@ def fails(step: Callable[[Any], Any], batch: Any) -> bool:
 
 def clear(run: Training) -> None:
     """Let go of half-made gradients and of what the allocator still holds for them."""
-    for p in run.trained:
-        p.grad = None
+    run.drop_gradients()
     gc.collect()
     if torch.cuda.is_initialized():
         torch.cuda.empty_cache()

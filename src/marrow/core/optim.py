@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 import math
 import re
-from typing import Iterable
+from typing import Any, Iterable
 
 import torch
 from timm.models import group_parameters
@@ -16,11 +16,13 @@ from torch.optim import Optimizer
 
 from .contracts import Method
 from .errors import MarrowError, near
+from .exact import preserved
 from .settings import Optim, Settings
 from .timm_backbone import TimmBackbone
 
 TORCH = {"sgd": torch.optim.SGD, "adam": torch.optim.Adam, "adamw": torch.optim.AdamW}
 SCHEDULES = ("cosine", "linear", "constant")
+KEPT_OF_GROUP = ("params", "step")  # some of timm's count their steps in a group
 
 
 def lr_at(progress: float, schedule: str, warmup_percent: float) -> float:
@@ -53,7 +55,7 @@ def build(method: Method, settings: Settings) -> dict[str, Optimizer]:
         decay = optim.args.get("weight_decay", 0.0)
         split: dict[tuple[float, bool], list[Parameter]] = {}
         for p in groups[player]:
-            decays = p.ndim > 1 and not names[p].endswith(".bias") and names[p] not in spared
+            decays = bool(decay) and p.ndim > 1 and not names[p].endswith(".bias") and names[p] not in spared
             split.setdefault((scales.get(names[p], 1.0), decays), []).append(p)
         found[player] = _optimizer(optim, [
             {"params": params, "weight_decay": decay if decays else 0.0, "scale": scale, "lr": optim.lr * scale}
@@ -75,12 +77,37 @@ def _optimizer(optim: Optim, groups: list[dict], where: str) -> Optimizer:
             return create_optimizer_v2(groups, optim.kind, lr=optim.lr, **args)
         except TypeError as error:
             raise MarrowError(f"{optim.kind} does not take these arguments ({error})", where=where) from None
+        except (AssertionError, ImportError) as error:  # those of other libraries, and for other devices
+            raise MarrowError(f"{optim.kind} cannot be used here ({error})", where=where) from None
     cls = TORCH[optim.kind]
     known = set(inspect.signature(cls).parameters) - {"params", "lr", "foreach"}
     if unknown := sorted(set(args) - known):
         raise MarrowError(f"{optim.kind} has no argument '{unknown[0]}'{near(unknown[0], known)}", where=where)
     momentum = {"momentum": 0.9} if optim.kind == "sgd" else {}
     return cls(groups, lr=optim.lr, foreach=True, **{**momentum, **args})
+
+
+def state(optimizer: Optimizer) -> dict[str, Any]:
+    """What a checkpoint keeps of an optimiser: all that its steps change. How it is set up follows from the recipe."""
+    full = optimizer.state_dict()
+    groups = [{key: group[key] for key in KEPT_OF_GROUP if key in group} for group in full["param_groups"]]
+    return {"state": full["state"], "param_groups": groups}
+
+
+def restore(optimizer: Optimizer, saved: dict[str, Any]) -> None:
+    """Take up what `state` gave, checked by then (`checkpoint_check.py`)."""
+    groups = [{**own, **kept} for own, kept in zip(optimizer.param_groups, saved["param_groups"])]
+    optimizer.load_state_dict({"state": saved["state"], "param_groups": groups})
+
+
+def kept_of(weight: Parameter, optim: Optim) -> dict[str, Any]:
+    """What an optimiser keeps of such a weight, by name: found out on one of zeros, as each has names of its own."""
+    twin = Parameter(torch.zeros(weight.shape, dtype=weight.dtype))
+    twin.grad = torch.zeros_like(twin)
+    with preserved():
+        tried = _optimizer(optim, [{"params": [twin], "weight_decay": 0.0, "scale": 1.0, "lr": optim.lr}], "optim")
+        tried.step()
+    return dict(tried.state[twin])
 
 
 def _backbones(method: nn.Module) -> Iterable[tuple[str, TimmBackbone]]:

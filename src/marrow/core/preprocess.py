@@ -19,7 +19,9 @@ SPARE = 1.5
 
 @dataclasses.dataclass(frozen=True)
 class Plain(PhotoView):
-    """Maps an example to one with `image` (channels, *size) of unchanged dtype; other fields pass through.
+    """Maps an example to one with `image` (channels, *size) of unchanged dtype, and a `mask` moved along.
+
+    Other fields pass through.
 
     "crop" scales the picture until it covers size / crop_pct and cuts the centre; "squash" ignores the aspect ratio.
     """
@@ -41,7 +43,10 @@ class Plain(PhotoView):
             image = F.resize(image, list(target), InterpolationMode(self.interpolation), antialias=True)
         if target != self.size:
             image = F.center_crop(image, list(self.size))
-        return {**example, "image": image}
+        if "mask" not in example:
+            return {**example, "image": image}
+        mask = F.resize(example["mask"][None], list(target), InterpolationMode.NEAREST_EXACT)
+        return {**example, "image": image, "mask": F.center_crop(mask, list(self.size))[0]}
 
     def covering(self, height: int, width: int) -> tuple[int, int]:
         """The smallest size of this aspect ratio that covers size / crop_pct; rounded down, as timm does."""

@@ -128,6 +128,14 @@ class Runner:
         return self._class.metric()
 
     @property
+    def fields(self) -> dict[str, str]:
+        return self._class.fields
+
+    @property
+    def at_once(self) -> int:
+        return self._class.at_once
+
+    @property
     def _class(self) -> Any:
         """The task's class: `decode` and `metric` of a task that can be exported are static methods."""
         return contract_class("tasks", self.task, str(self.file))

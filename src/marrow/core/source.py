@@ -9,6 +9,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+VOID = -1  # in a mask: nobody says what this pixel shows
+
 
 class Unreadable(Exception):
     """An example that cannot be decoded. The loader puts the next readable one in its place and counts it."""
@@ -33,6 +35,8 @@ class Skipped:
 
 class Source:
     """`source[i]` is a dict of one example's fields: `image` (3, H, W) uint8 and, if labelled, `label` int.
+
+    Where there are masks, `mask` (H, W) int64 holds a class id, or `VOID`, for each pixel of the image.
 
     classes: names of the labels, None without labels. Sources are picklable: workers open their own files.
     """
@@ -70,6 +74,10 @@ class Source:
         """The image file as it is kept, None where pixels are kept; raises `Unreadable`."""
         return None
 
+    def stored_mask(self, index: int) -> bytes | None:
+        """The mask file as it is kept: None where there are no masks, empty where it cannot be read."""
+        return None
+
     def skipped(self) -> tuple[Skipped, ...]:
         """What was passed over when the source was opened."""
         return ()
@@ -79,7 +87,7 @@ class Source:
         return torch.randperm(len(self), generator=generator)
 
     def fingerprint(self) -> str:
-        """A hash of content, labels, groups and order: changes whenever a stage that reads the source must run again."""
+        """A hash of content, labels, masks, groups and order: changes whenever a stage that reads the source must run again."""
         count = len(self)
         fractions = np.fromiter((self.fraction(i) for i in range(count)), np.float64, count)
         labels = [self.label(i) for i in range(count)]
@@ -88,4 +96,7 @@ class Source:
         digest.update(repr(self.classes).encode())
         if any(groups := [self.group(i) for i in range(count)]):
             digest.update(repr(groups).encode())
+        for mask in map(self.stored_mask, range(count)):
+            if mask is not None:
+                digest.update(hashlib.blake2b(mask, digest_size=16).digest())
         return digest.hexdigest()

@@ -12,6 +12,7 @@ from .stage_keys import is_number, is_whole
 
 EMBEDDED = ("digits",)
 SPLITS = ("train", "val", "test")
+LONGEST_PATTERN = 1000
 
 
 def _names(value: Any) -> bool:
@@ -19,9 +20,11 @@ def _names(value: Any) -> bool:
 
 
 def _compiles(pattern: str) -> bool:
+    if len(pattern) > LONGEST_PATTERN:
+        return False
     try:
         re.compile(pattern)
-    except (re.error, OverflowError):
+    except (re.error, OverflowError, RecursionError):
         return False
     return True
 
@@ -29,6 +32,8 @@ def _compiles(pattern: str) -> bool:
 # key -> (does a value fit, what fits in words)
 SOURCE: dict[str, tuple[Callable[[Any], bool], str]] = {
     "images": (lambda v: isinstance(v, str) and bool(v), "a path or a name"),
+    "masks": (lambda v: isinstance(v, str) and bool(v), "a folder"),
+    "void": (lambda v: is_whole(v) and v >= 0, "a class id"),
     "split": (lambda v: v in SPLITS, f"one of {', '.join(SPLITS)}"),
     "root": (lambda v: isinstance(v, str), "a folder"),
     "labels": (lambda v: isinstance(v, bool), "true or false"),
@@ -39,7 +44,8 @@ SOURCE: dict[str, tuple[Callable[[Any], bool], str]] = {
     "salt": (lambda v: is_whole(v) or isinstance(v, str), "a number or a word"),
     "indices": (lambda v: isinstance(v, str) or (isinstance(v, list) and all(is_whole(i) and i >= 0 for i in v)),
                 "a list of whole numbers or the path of a data artifact"),
-    "group": (lambda v: isinstance(v, str) and _compiles(v), "a regular expression"),
+    "group": (lambda v: isinstance(v, str) and _compiles(v),
+              f"a regular expression of at most {LONGEST_PATTERN} characters"),
     "without": (lambda v: isinstance(v, list) and bool(v), "a list of sources"),
     "classes": (lambda v: _names(v) and len(set(v)) == len(v), "a list of distinct class names"),
     "only": (lambda v: _names(v), "a list of class names"),
@@ -108,6 +114,8 @@ def check_source(source: Any, where: str, base: Path = Path()) -> Iterator[str]:
     if isinstance(others := source.get("without"), list):
         for i, other in enumerate(others):
             yield from check_source(other, f"{where}.without[{i}]", base)
+    if isinstance(masks := source.get("masks"), str) and masks and not _exists(masks, base):
+        yield f"{where}.masks: no folder '{masks}'{_near_path(masks, base)}"
     if "root" in source and not str(images).startswith("torchvision:"):
         yield f"{where}.root: 'root' goes with torchvision:NAME only"
     elif isinstance(root := source.get("root"), str) and not (base / root).is_dir():

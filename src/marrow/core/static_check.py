@@ -28,7 +28,7 @@ LONGEST_NAME = 100
 LARGEST = {"steps": 10**9, "epochs": 10**6, "examples": 10**12, "batch": 2**20, "micro_batch": 2**20, "accumulate": 2**20,
            "workers": 256, "img_size": 2**14, "classes": 2**20, "seed": 2**63 - 1, "salt": 2**63 - 1}  # fmt: skip
 LARGEST_OF_ALL = 10**9
-PATHS = ("images", "root", "indices", "artifact", "weights")
+PATHS = ("images", "masks", "root", "indices", "artifact", "weights")
 
 
 def check_static(recipe: Any, base: Path = Path()) -> list[str]:

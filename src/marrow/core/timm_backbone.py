@@ -156,6 +156,10 @@ class TimmBackbone(Backbone):
             self.__dict__["_gives"] = frozenset(found(self, bool(has_maps)))
         return self.__dict__["_gives"]
 
+    @property
+    def stages(self) -> int:  # type: ignore[override]
+        return len(getattr(self.net, "feature_info", ()))
+
     def checkpoint_gradients(self) -> None:
         self.net.set_grad_checkpointing(True)
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import pickle
 from pathlib import Path
 from typing import Any, Mapping
@@ -13,7 +12,7 @@ from safetensors import SafetensorError
 from timm.models import get_pretrained_cfg, is_model_pretrained, load_state_dict
 from torch import Tensor, nn
 
-from . import hub
+from . import hub, plain_json
 from .errors import MarrowError
 from .limits import FOREIGN, told
 
@@ -99,10 +98,13 @@ def class_names(path: str | Path) -> list[str] | None:
     """
     beside = Path(path).with_suffix(".labels.txt")
     if beside.is_file():
-        names = beside.read_text(encoding="utf-8").splitlines()
+        try:
+            names = beside.read_text(encoding="utf-8").splitlines()
+        except UnicodeDecodeError:
+            raise MarrowError("it is no text in UTF-8", where=str(beside)) from None
         return [n.strip() for n in names if n.strip()]
     config = Path(path).with_name("config.json")
-    return names_in(json.loads(config.read_text(encoding="utf-8"))) if config.is_file() else None
+    return names_in(plain_json.read(config, str(config), plain_json.LARGEST_META)) if config.is_file() else None
 
 
 def names_in(config: Any) -> list[str] | None:
@@ -114,7 +116,9 @@ def names_in(config: Any) -> list[str] | None:
     if isinstance(names, Mapping):
         numbered = {str(i): names.get(str(i)) for i in range(len(names))}
         names = None if None in numbered.values() else list(numbered.values())
-    return [str(n) for n in names] if names else None
+    if not isinstance(names, list) or not all(isinstance(n, (str, int)) for n in names):
+        return None
+    return [str(n) for n in names] or None
 
 
 def misfit(net: nn.Module, state: Mapping[str, Tensor], path: str, where: str) -> MarrowError:

@@ -1,70 +1,66 @@
-"""The losses since the last log line: kept on the device, read once a window."""
+"""The losses since the last log line; what a device holds stays there and is read once a window."""
 
 from __future__ import annotations
 
-from typing import Mapping
+import math
+from typing import Mapping, Sequence
 
 import torch
 from torch import Tensor
 
 from .errors import MarrowError
 
+Number = float | Tensor
+Terms = dict[str, Number]
+
 
 class Window:
-    """Rows of named 0-dim tensors, one a step.
+    """Rows of named numbers, one a step: floats, or 0-dim tensors of a device that is not to be waited for.
 
     losses are checked for being finite; logs are only averaged. Terms may differ from step to step.
     """
 
     def __init__(self) -> None:
         self.steps: list[int] = []
-        self.losses: list[dict[str, Tensor]] = []
-        self.logs: list[dict[str, Tensor]] = []
+        self.losses: list[Terms] = []
+        self.logs: list[Terms] = []
 
-    def add(self, step: int, losses: dict[str, Tensor], logs: dict[str, Tensor]) -> None:
+    def add(self, step: int, losses: Terms, logs: Terms) -> None:
         self.steps.append(step)
         self.losses.append(losses)
         self.logs.append(logs)
 
     def first_bad(self) -> tuple[int, str] | None:
-        """Step and term of the first loss that is not finite; one transfer from the device unless there is one."""
-        values = [v for row in self.losses for v in row.values()]
-        if not values or bool(torch.isfinite(torch.stack(values).sum())):
-            return None
-        bad = (i for i, row in enumerate(self.losses) if not torch.isfinite(torch.stack(list(row.values())).sum()))
-        return next(((self.steps[i], first_not_finite(self.losses[i])) for i in bad), None)
+        """Step and term of the first loss that is not finite."""
+        read = zip(self.steps, _read(self.losses))
+        return next(((step, first_not_finite(row)) for step, row in read if not math.isfinite(sum(row.values()))), None)
 
     def means(self) -> dict[str, float]:
         """Mean of each term over the steps that have it."""
         columns: dict[str, list[float]] = {}
-        names = [name for row in (*self.losses, *self.logs) for name in row]
-        for name, value in zip(names, self._flat().tolist()):
-            columns.setdefault(name, []).append(value)
+        for row in _read([*self.losses, *self.logs]):
+            for name, value in row.items():
+                columns.setdefault(name, []).append(value)
         return {name: sum(column) / len(column) for name, column in columns.items()}
 
     def state(self) -> dict:
         """As plain numbers; float32 goes through float and back unchanged."""
-        values = iter(self._flat().tolist())
-
-        def plain(rows: list[dict[str, Tensor]]) -> list[dict[str, float]]:
-            return [{k: next(values) for k in row} for row in rows]
-
-        return {"steps": list(self.steps), "losses": plain(self.losses), "logs": plain(self.logs)}
+        return {"steps": list(self.steps), "losses": _read(self.losses), "logs": _read(self.logs)}
 
     def restore(self, state: Mapping) -> None:
-        def tensors(rows: list[dict[str, float]]) -> list[dict[str, Tensor]]:
-            return [{k: torch.tensor(v) for k, v in row.items()} for row in rows]
-
-        self.steps, self.losses, self.logs = list(state["steps"]), tensors(state["losses"]), tensors(state["logs"])
-
-    def _flat(self) -> Tensor:
-        values = [v for row in (*self.losses, *self.logs) for v in row.values()]
-        return torch.stack([v.float() for v in values]).cpu() if values else torch.empty(0)
+        self.steps, self.losses, self.logs = (list(state[k]) for k in ("steps", "losses", "logs"))
 
 
-def first_not_finite(losses: Mapping[str, Tensor]) -> str:
+def _read(rows: Sequence[Terms]) -> list[dict[str, float]]:
+    """The rows as plain numbers, in one transfer from the device."""
+    held = [value.float() for row in rows for value in row.values() if isinstance(value, Tensor)]
+    read = iter(torch.stack(held).tolist() if held else ())
+    return [{k: next(read) if isinstance(value, Tensor) else value for k, value in row.items()} for row in rows]
+
+
+def first_not_finite(losses: Mapping[str, float]) -> str:
     """The name of the term that broke a sum."""
-    return next((name for name, value in losses.items() if not torch.isfinite(value)), " + ".join(losses))
+    return next((name for name, value in losses.items() if not math.isfinite(value)), " + ".join(losses))
 
 
 def not_finite(step: int, term: str, keys: Mapping[str, list[tuple[int, int]]]) -> MarrowError:

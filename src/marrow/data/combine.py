@@ -54,6 +54,9 @@ class Subset(Source):
     def stored(self, index: int) -> bytes | None:
         return self.base.stored(int(self.indices[index]))
 
+    def stored_mask(self, index: int) -> bytes | None:
+        return self.base.stored_mask(int(self.indices[index]))
+
     def skipped(self) -> tuple[Skipped, ...]:
         return self.base.skipped()
 
@@ -93,6 +96,9 @@ class Wrapped(Source):
 
     def stored(self, index: int) -> bytes | None:
         return self.base.stored(index)
+
+    def stored_mask(self, index: int) -> bytes | None:
+        return self.base.stored_mask(index)
 
     def skipped(self) -> tuple[Skipped, ...]:
         return self.base.skipped()
@@ -170,6 +176,10 @@ class Joined(Source):
     def stored(self, index: int) -> bytes | None:
         source, at = self._at(index)
         return source.stored(at)
+
+    def stored_mask(self, index: int) -> bytes | None:
+        source, at = self._at(index)
+        return source.stored_mask(at)
 
     def skipped(self) -> tuple[Skipped, ...]:
         return tuple(s for part in self.parts for s in part.skipped())

@@ -62,13 +62,14 @@ class ImageFolder(Source):
     def __len__(self) -> int:
         return len(self._ends)
 
-    def _relative(self, index: int) -> str:
+    def relative(self, index: int) -> str:
+        """The path below `root`, as the file system knows it."""
         if not 0 <= index < len(self):
             raise IndexError(index)
         return os.fsdecode(self._paths[self._ends[index - 1] if index else 0 : self._ends[index]])
 
     def stored(self, index: int) -> bytes:
-        relative = self._relative(index)
+        relative = self.relative(index)
         try:
             with open(os.path.join(self.root, relative), "rb", buffering=0) as file:
                 if (size := os.fstat(file.fileno()).st_size) > MAX_BYTES:
@@ -96,7 +97,7 @@ class ImageFolder(Source):
         return float(self._fractions[index])
 
     def name(self, index: int) -> str:
-        return _printable(os.fsencode(self._relative(index)))
+        return _printable(os.fsencode(self.relative(index)))
 
     def label(self, index: int) -> int | None:
         return None if self._labels is None else int(self._labels[index])

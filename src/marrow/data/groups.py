@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import re
-
 import numpy as np
 
 from ..core.errors import MarrowError
 from ..core.source import Source
 from .combine import Wrapped
+from .names_matched import matched
 
 
 class Grouped(Wrapped):
@@ -20,7 +19,7 @@ class Grouped(Wrapped):
 
     def __init__(self, base: Source, pattern: str, where: str, several: bool = True):
         super().__init__(base)
-        found = [_found(re.compile(pattern), base.name(i)) for i in range(len(base))]
+        found = matched(pattern, [base.name(i) for i in range(len(base))], where)
         self._names = sorted({name for name in found if name is not None})
         number = {name: i for i, name in enumerate(self._names)}
         self._numbers = np.array([-1 if name is None else number[name] for name in found], np.int32)
@@ -34,9 +33,3 @@ class Grouped(Wrapped):
     def group(self, index: int) -> str | None:
         number = int(self._numbers[index])
         return None if number < 0 else self._names[number]
-
-
-def _found(pattern: re.Pattern, name: str) -> str | None:
-    """An empty group names nothing."""
-    match = pattern.search(name)
-    return (match[1 if pattern.groups else 0] or None) if match else None

@@ -16,6 +16,8 @@ from .folder import ImageFolder, class_folders
 from .groups import Grouped
 from .hashing import RANGES
 from .layout import data_files, located, splits
+from .mask_folder import MaskFolder
+from .masks import Masked
 from .parquet import Parquet
 from .shards import Shards
 from .tables import TableSource
@@ -33,8 +35,8 @@ def open_source(given: Mapping[str, Any], where: str = "data") -> Source:
     fraction, classes, labels.
     """
     _check(given, where)
-    labelled = given.get("labels", True)
     # Cutting by class reads the labels even where they are dropped afterwards.
+    labelled = given.get("labels", "masks" not in given)  # sub-folders beside masks are scenes rather than classes
     source, within = _opened(given, labelled or "per_class" in given or "only" in given, where)
     draw = select.Draw(None if "salt" not in given else str(given["salt"]), within)
     if "indices" in given:
@@ -55,6 +57,10 @@ def open_source(given: Mapping[str, Any], where: str = "data") -> Source:
         raise MarrowError(f"no example of {given['images']} is left by {cuts}", where=where)
     if "classes" in given and labelled:
         source = select.numbered(source, given["classes"], f"{where}.classes")
+    if source.stored_mask(0) is not None:
+        source = Masked(source, given.get("void"))
+    elif "void" in given:
+        raise MarrowError("the images have no masks", where=f"{where}.void")
     return source if labelled or source.classes is None else Unlabelled(source)
 
 
@@ -102,13 +108,14 @@ def _stored(given: Mapping[str, Any], labelled: bool, where: str) -> tuple[Sourc
     path = located(images)
     brought = {} if path.is_file() or (path / "artifact.json").is_file() else splits(path, f"{where}.images")
     if not brought:
-        return _read([path], labelled, f"{where}.images"), False
+        return _with_masks(_read([path], labelled, f"{where}.images"), given, path, path, where), False
     if split is not None and split not in brought:
         raise MarrowError(f"{images} has no split '{split}'; it has {', '.join(brought)}", where=f"{where}.split",
                           hint="Cut one from train: {split: train, hash: [0.0, 0.1]} and {split: train, hash: [0.1, 1.0]}.")  # fmt: skip
     parts = [brought[split]] if split else list(brought.values())
     everything = [p for files in brought.values() for p in files]
-    opened = [_read(paths, labelled, f"{where}.images", everything) for paths in parts]
+    opened = [_with_masks(_read(paths, labelled, f"{where}.images", everything), given, path, paths[0], where)
+              for paths in parts]  # fmt: skip
     return (opened[0] if len(opened) == 1 else Joined(opened, where)), True
 
 
@@ -129,6 +136,14 @@ def _read(paths: Sequence[Path], labelled: bool, where: str, siblings: Sequence[
     if first.suffix == ".tar":
         return Shards(paths, where, labelled)
     raise MarrowError(f"{first.name} is neither a folder nor a .parquet or .tar file", where=where)
+
+
+def _with_masks(source: Source, given: Mapping[str, Any], whole: Path, part: Path, where: str) -> Source:
+    """Masks lie under `masks` as the images do under `images`, splits included."""
+    if "masks" not in given:
+        return source
+    below = part.relative_to(whole) if part.is_dir() else Path()
+    return MaskFolder(source, located(given["masks"]) / below, f"{where}.masks")
 
 
 def _ranged(source: Source, split: str | None) -> tuple[Source, tuple[float, float]]:
@@ -164,5 +179,7 @@ def _check(mapping: Mapping[str, Any], where: str) -> None:
         raise MarrowError.listing(problems, where)
     if "per_class" in mapping and "fraction" in mapping:
         raise MarrowError("per_class and fraction exclude each other", where=where)
+    if "masks" in mapping and (mapping["images"] == "digits" or mapping["images"].startswith(TORCHVISION)):
+        raise MarrowError("'masks' goes with a folder of images only", where=f"{where}.masks")
     if "root" in mapping and not mapping["images"].startswith(TORCHVISION):
         raise MarrowError(f"'root' goes with {TORCHVISION}NAME only", where=f"{where}.root")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from pathlib import Path
 from typing import Any, Callable, Sequence
@@ -16,6 +15,7 @@ from ..core.source import Source, Unreadable
 from .blocks import by_blocks
 from .decode import decode, decode_ids, undecoded
 from .hashing import fraction
+from .parquet_schema import Schema, is_text, opened, reading
 
 RESIDENT = 512 * 2**20
 BLOCK = 1024  # examples of larger files shuffled among each other; the row groups they lie in stay in memory
@@ -41,11 +41,13 @@ class Parquet(Source):
     ):
         self._files, groups, schemas, size = [str(f) for f in files], [], [], 0
         for number, path in enumerate(self._files):
-            file = _open(path, where)
-            schemas.append(_Schema(file.schema_arrow, Path(path).name, where))
+            file = opened(path, where)
+            schemas.append(Schema(file.schema_arrow, Path(path).name, where, labelled))
             for g in range(file.num_row_groups):
                 groups.append((number, g, file.metadata.row_group(g).num_rows))
                 size += file.metadata.row_group(g).total_byte_size
+            if (rows := file.metadata.num_rows) > 8 * (held := Path(path).stat().st_size):  # not even a bit a row
+                raise MarrowError(f"{Path(path).name} claims {rows:,} rows in {held:,} bytes", where=where)
         if any(s != schemas[0] for s in schemas):
             raise MarrowError(f"the columns or class names of {', '.join(Path(f).name for f in self._files[:3])} differ",
                               where=where)  # fmt: skip
@@ -95,7 +97,9 @@ class Parquet(Source):
         if kept is None:
             number, inner, _ = self._groups[group]
             # One thread: this also runs in forked workers, where arrow's pool does not live.
-            table = _open(self._files[number], "data").read_row_group(inner, self._schema.read, use_threads=False)
+            with reading(self._names[number], "data"):
+                table = opened(self._files[number], "data").read_row_group(inner, self._schema.read, use_threads=False)
+                table.validate(full=True)  # texts that are none, among others
             table = table.flatten()
             kept = {c.removesuffix(".bytes"): table[c].combine_chunks() for c in table.column_names}
             while len(self._kept) >= self._kept_groups:
@@ -124,6 +128,12 @@ class Parquet(Source):
         group, row = self._at(index)
         return _bytes(self._group(group)["image"][row].as_py(), self.name(index))
 
+    def stored_mask(self, index: int) -> bytes | None:
+        if not self._schema.mask:
+            return None
+        group, row = self._at(index)
+        return self._group(group)["mask"][row].as_py() or b""
+
     def fraction(self, index: int) -> float:
         if np.isnan(self._fractions[index]):
             group, row = self._at(index)
@@ -150,66 +160,18 @@ class Parquet(Source):
         return {**self.__dict__, "_kept": {}}  # workers read for themselves
 
 
-class _Schema:
-    """What is read from a file: its columns, and the names of its classes."""
-
-    def __init__(self, schema: Any, file: str, where: str):
-        import pyarrow.types as types
-
-        names = schema.names
-        if "image" not in names:
-            raise MarrowError(f"{file} has no column 'image'; it has {', '.join(names)}", where=where)
-        self.read, self.mask, self.label = [], "mask" in names, "label" in names
-        self.own = "name" if "name" in names and _is_text(schema.field("name").type) else None
-        for name in ("image", "mask"):
-            if name in names:
-                kind = schema.field(name).type
-                held = types.is_struct(kind) and "bytes" in [f.name for f in kind]
-                if not (held or types.is_binary(kind) or types.is_large_binary(kind)):
-                    raise MarrowError(f"column '{name}' of {file} is {kind}; struct<bytes, path> or binary is needed",
-                                      where=where)  # fmt: skip
-                self.read.append(f"{name}.bytes" if held else name)
-                pathed = held and "path" in [f.name for f in kind] and _is_text(kind.field("path").type)
-                self.own = self.own or ("image.path" if pathed and name == "image" else None)
-        for field in schema:
-            plain = any(f(field.type) for f in (types.is_integer, types.is_floating, types.is_string, types.is_boolean))
-            if field.name not in ("image", "mask", "label") and plain:
-                self.read.append(field.name)
-        about = json.loads((schema.metadata or {}).get(b"huggingface", b"{}"))
-        label = about.get("info", {}).get("features", {}).get("label")
-        self.names = label.get("names") if isinstance(label, dict) else None
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, _Schema) and {**self.__dict__, "own": None} == {**other.__dict__, "own": None}
-
-
-def _open(path: str, where: str) -> Any:
-    try:
-        import pyarrow
-        from pyarrow import parquet
-    except ImportError:
-        raise MarrowError('This step needs pyarrow. Install it with: pip install "marrow[hf]"', where=where) from None
-    try:
-        return parquet.ParquetFile(path, memory_map=True)
-    except (pyarrow.ArrowInvalid, OSError) as error:
-        reason = str(error).splitlines()[0]
-        raise MarrowError(f"{Path(path).name} is not a readable parquet file ({reason})", where=where) from None
-
-
-def _is_text(kind: Any) -> bool:
-    import pyarrow.types as types
-
-    return types.is_string(kind) or types.is_large_string(kind)
-
-
 def _column(files: Sequence[str], column: str | None) -> Any:
     """A text column of all files, or a text inside a struct, without what stands beside it; None without a name."""
     if column is None:
         return None
     import pyarrow
 
-    tables = [_open(path, "data").read([column], use_threads=False).flatten() for path in files]
-    columns = [table[column].cast(pyarrow.string()) for table in tables]
+    columns = []
+    for path in files:
+        with reading(Path(path).name, "data"):
+            table = opened(path, "data").read([column], use_threads=False).flatten()
+            table.validate(full=True)
+        columns.append(table[column].cast(pyarrow.string()))
     return pyarrow.chunked_array([chunk for found in columns for chunk in found.chunks], pyarrow.string())
 
 
@@ -220,20 +182,27 @@ def _short(path: str) -> str:
 
 def _labels(files: Sequence[str], where: str) -> np.ndarray:
     """The label column of some files: int64, or text as objects."""
+    import pyarrow.types as types
+
     columns = [np.empty(0, np.int64)]
     for path in files:
-        file = _open(path, where)
+        file = opened(path, where)
         if "label" not in file.schema_arrow.names:  # a test split without labels
             continue
-        column = file.read(["label"], use_threads=False)["label"]
+        with reading(Path(path).name, where):
+            column = file.read(["label"], use_threads=False)["label"]
+            column.validate(full=True)
         if column.null_count:
             raise MarrowError(f"{column.null_count} rows of {Path(path).name} have no label", where=where,
                               hint="Give 'labels: false' to use it without.")  # fmt: skip
-        values = column.to_numpy()
-        if values.dtype.kind not in "iuO":
+        if not (types.is_integer(column.type) or is_text(column.type)):
             raise MarrowError(f"column 'label' of {Path(path).name} is {column.type}; integer or string is needed",
                               where=where)  # fmt: skip
+        values = column.to_numpy()
         columns.append(values if values.dtype.kind == "O" else values.astype(np.int64))
+    kinds = {values.dtype.kind for values in columns[1:]}
+    if len(kinds) > 1:
+        raise MarrowError("the labels of some files are numbers and those of others texts", where=where)
     return np.concatenate(columns)
 
 

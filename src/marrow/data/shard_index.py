@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-import json
 import os
 from array import array
 from pathlib import Path
@@ -18,9 +17,11 @@ import numpy as np
 from safetensors import SafetensorError
 from safetensors.numpy import load, save
 
+from ..core import plain_json
 from ..core.errors import MarrowError
 
 FILE, FORMAT = "index.json", "marrow shards 1"
+LARGEST = 2**28  # bytes of index.json; a shard takes 300
 UNFINISHED = "writing.json"  # stands in its place until all shards are written
 REPAIR = "Copy the shards again, or write them again with --to-shards; without index.json they are read as they are."
 
@@ -44,7 +45,7 @@ class Entries:
         return len(self.offsets)
 
     def name(self, index: int) -> str:
-        return self.names[int(self.ends[index - 1]) if index else 0 : int(self.ends[index])].decode()
+        return self.names[int(self.ends[index - 1]) if index else 0 : int(self.ends[index])].decode(errors="replace")
 
     @classmethod
     def joined(cls, parts: Sequence[Entries]) -> Entries:
@@ -93,21 +94,26 @@ def index_file(shard: str) -> str:
 def read(folder: Path, where: str) -> dict[str, Any] | None:
     """`index.json` of a folder of shards; None if there is none."""
     try:
-        found = json.loads((folder / FILE).read_text(encoding="utf-8"))
+        found = plain_json.read(folder / FILE, where, LARGEST)
     except (FileNotFoundError, NotADirectoryError):
         if (folder / UNFINISHED).exists():
             raise MarrowError("the shards are not all written yet", where=where,
                               hint="Give the command with --to-shards again; it goes on where it stopped.") from None  # fmt: skip
         return None
-    except ValueError:
-        raise MarrowError(f"{FILE} beside the shards is damaged", where=where, hint=REPAIR) from None
-    shards = found.get("shards") if isinstance(found, dict) else None
-    whole = isinstance(shards, dict) and all(_listed(facts) for facts in shards.values())
-    names = found.get("classes") if whole else None
-    whole = whole and (names is None or (isinstance(names, list) and all(isinstance(n, str) for n in names)))
-    if not whole or found.get("format") != FORMAT:
+    except MarrowError as error:
+        raise MarrowError(f"{FILE} beside the shards is damaged ({error.message})", where=where, hint=REPAIR) from None
+    names = found.get("classes") if isinstance(found, dict) else None
+    named = names is None or (isinstance(names, list) and all(isinstance(n, str) for n in names)
+                              and len(set(names)) == len(names))  # fmt: skip
+    if not (named and is_list_of_shards(found) and found.get("format") == FORMAT):
         raise MarrowError(f"{FILE} beside the shards is none of '{FORMAT}'", where=where, hint=REPAIR)
     return found
+
+
+def is_list_of_shards(found: Any) -> bool:
+    """Whether what `index.json` or `writing.json` holds lists shards as they are written."""
+    shards = found.get("shards") if isinstance(found, dict) else None
+    return isinstance(shards, dict) and all("/" not in name and _listed(facts) for name, facts in shards.items())
 
 
 def _listed(facts: Any) -> bool:
@@ -153,14 +159,15 @@ def entries_of(file: Path, facts: Mapping[str, Any], where: str) -> Entries:
 
 
 def _fits(entries: Entries, count: int, size: int) -> bool:
-    """Whether every picture lies inside a shard of this size, and every name inside the text."""
+    """Whether every picture lies inside a shard of this size, every name inside the text, every fraction below 1."""
     kinds = {"offsets": "i", "sizes": "i", "labels": "i", "ends": "i", "fractions": "f"}
     if any((column := getattr(entries, name)).shape != (count,) or column.dtype.kind != k for name, k in kinds.items()):
         return False
     places = np.concatenate([[0], entries.ends, [len(entries.names)]])
-    reach = entries.offsets + entries.sizes
-    return bool((np.diff(places) >= 0).all() and (entries.offsets >= 0).all() and (entries.sizes >= 0).all()
-                and (reach <= size).all())  # fmt: skip
+    offsets, sizes, fractions = entries.offsets, entries.sizes, entries.fractions
+    inside = (offsets >= 0) & (sizes >= 0) & (sizes <= size) & (offsets <= size - sizes)  # a sum could overflow
+    return bool((np.diff(places) >= 0).all() and inside.all()
+                and (np.isnan(fractions) | ((fractions >= 0) & (fractions < 1))).all())  # fmt: skip
 
 
 def changed(folder: Path) -> list[str]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from pathlib import Path
 from typing import Any, Callable, Sequence
@@ -11,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ..core import plain_json
 from ..core.errors import MarrowError
 from ..core.source import Skipped, Source, Unreadable
 from . import shard_index
@@ -135,16 +135,20 @@ class Shards(Source):
 def _names(folder: Path, where: str) -> list[str] | None:
     """The class names that lie beside the shards."""
     if (text := folder / "classes.txt").is_file():
-        return [line for line in text.read_text(encoding="utf-8").splitlines() if line.strip()]
-    if (listed := folder / "classes.json").is_file():
         try:
-            names = json.loads(listed.read_text(encoding="utf-8"))
-        except ValueError:
-            names = None
-        if not isinstance(names, list) or not all(isinstance(n, str) for n in names):
-            raise MarrowError("classes.json is not a list of names", where=where)
-        return names
+            lines = text.read_text(encoding="utf-8").splitlines()
+        except UnicodeDecodeError:
+            raise MarrowError("classes.txt is no text in UTF-8", where=where) from None
+        return _distinct([line for line in lines if line.strip()], text.name, where)
+    if (listed := folder / "classes.json").is_file():
+        return _distinct(plain_json.read(listed, where, plain_json.LARGEST_META), listed.name, where)
     return None
+
+
+def _distinct(names: Any, file: str, where: str) -> list[str]:
+    if not isinstance(names, list) or not all(isinstance(n, str) for n in names) or len(set(names)) < len(names):
+        raise MarrowError(f"{file} is not a list of names, each once", where=where)
+    return names
 
 
 def _numbered(labels: list[Any], names: list[str] | None, where: str) -> tuple[np.ndarray, list[str]]:

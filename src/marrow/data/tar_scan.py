@@ -13,6 +13,8 @@ from ..core.errors import MarrowError
 from .folder import SUFFIXES
 
 MARK = 1024  # bytes of the two empty blocks that end a tar file
+LARGEST = 2**20  # bytes of a file that holds a label
+MOST_CLASSES = 2**20
 
 
 class Sample(NamedTuple):
@@ -51,9 +53,13 @@ def samples(path: str, where: str) -> Iterator[Sample | str]:
                 if f".{suffix.lower()}".endswith(SUFFIXES):
                     picture = (member.offset_data, member.size)
                 elif suffix in ("cls", "json"):
+                    if member.size > LARGEST:
+                        raise MarrowError(
+                            f"{shard}/{member.name} has {member.size:,} bytes, more than {LARGEST:,}", where=where
+                        )
                     content = cast(IO[bytes], tar.extractfile(member)).read()
                     label, called = _facts(content, suffix, f"{shard}/{member.name}", where)
-    except tarfile.TarError as error:
+    except (tarfile.TarError, EOFError, OverflowError) as error:
         raise MarrowError(f"{shard} is not a readable tar file ({error})", where=where,
                           hint="Shards are uncompressed .tar files.") from None  # fmt: skip
     if os.path.getsize(path) < end + MARK:
@@ -71,10 +77,12 @@ def _facts(data: bytes, suffix: str, name: str, where: str) -> tuple[int | str |
     try:
         found = json.loads(data) if suffix == "json" else {"label": data.decode().strip()}
         value, called = found.get("label"), found.get("name")
-    except (ValueError, AttributeError):
+    except (ValueError, AttributeError, RecursionError):
         raise MarrowError(f"{name} holds no label", where=where) from None
-    if not isinstance(value, (int, str, type(None))):
+    if isinstance(value, bool) or not isinstance(value, (int, str, type(None))):
         raise MarrowError(f"the label in {name} is {value!r}; a number or a text is needed", where=where)
-    if isinstance(value, str) and re.fullmatch(r"-?\d+", value):
+    if isinstance(value, str) and re.fullmatch(r"-?\d{1,18}", value):
         value = int(value)
+    if isinstance(value, int) and value >= MOST_CLASSES:
+        raise MarrowError(f"the label in {name} is {value}; numbers below {MOST_CLASSES:,} are read", where=where)
     return value, called if isinstance(called, str) else None

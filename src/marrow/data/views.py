@@ -12,6 +12,7 @@ from torch.nn.functional import interpolate, pad
 from ..core.errors import MarrowError
 from ..core.photo import Box, Photo, PhotoView, divided, scale_for
 from ..core.preprocess import plain
+from ..core.source import VOID
 
 __all__ = ["Augment", "plain"]
 
@@ -82,7 +83,7 @@ class Augment(PhotoView):
     def _placed(self, x: Tensor, place: list[float]) -> Tensor:
         height, width = self.size
         if self.pad:
-            x = pad(x, (self.pad,) * 4)
+            x = pad(x, (self.pad,) * 4, value=VOID if x.dtype == torch.int64 else 0)
         top = int(place[0] * (x.shape[-2] - height + 1))
         left = int(place[1] * (x.shape[-1] - width + 1))
         return cut(x, top, left, height, width)

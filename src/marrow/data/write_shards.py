@@ -17,6 +17,7 @@ import numpy as np
 import torch
 from torchvision.io import encode_png
 
+from ..core import plain_json
 from ..core.errors import MarrowError
 from ..core.source import Source, Unreadable
 from . import jpeg, shard_index
@@ -233,7 +234,10 @@ def _begun(folder: Path, identity: str) -> dict[str, Any]:
         return state
     for file in (shard_index.FILE, UNFINISHED):
         if (folder / file).is_file():
-            state = json.loads((folder / file).read_text(encoding="utf-8"))
+            state = plain_json.read(folder / file, WHERE, shard_index.LARGEST)
+            if not shard_index.is_list_of_shards(state) or not isinstance(state.get("unreadable"), dict):
+                raise MarrowError(f"{file} in {folder} lists no shards", where=WHERE,
+                                  hint=f"Delete {folder} and write it again.")  # fmt: skip
             if state.get("source") != identity:
                 raise MarrowError(f"{folder} holds shards of other data, or of another size", where=WHERE,
                                   hint="Give a new folder, or delete this one.")  # fmt: skip

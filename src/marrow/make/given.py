@@ -13,6 +13,7 @@ from ..core import hf_config, hub, spec, timm_weights
 from ..core.artifact import Artifact
 from ..core.contracts import Task
 from ..core.errors import MarrowError, near
+from ..core.limits import side
 
 WEIGHTS = ("model.safetensors", "pytorch_model.bin")
 
@@ -103,10 +104,16 @@ def _timm_folder(folder: Path, config: Mapping[str, Any], size: dict[str, int], 
     name = str(config["architecture"])
     _known(name, where)
     own = config.get("pretrained_cfg", config)
-    if not isinstance(own, Mapping):
-        raise MarrowError(f"{folder}/config.json: pretrained_cfg is no mapping", where=where)
+    made = config.get("model_args") or {}
+    if not isinstance(own, Mapping) or not isinstance(made, Mapping):
+        key = "model_args" if isinstance(own, Mapping) else "pretrained_cfg"
+        raise MarrowError(f"{folder}/config.json: {key} is no mapping", where=where)
+    sides = own.get("input_size", [3, 1, 1])
+    if not (isinstance(sides, list) and len(sides) == 3 and all(map(side, sides))):
+        raise MarrowError(f"{folder}/config.json: input_size is {sides!r}; channels, height and width are needed",
+                          where=where)  # fmt: skip
     # Classes follow from the weights; the size stands below, where the user's comes first.
-    args = {k: v for k, v in (config.get("model_args") or {}).items() if k not in ("num_classes", "img_size")}
+    args = {k: v for k, v in made.items() if k not in ("num_classes", "img_size")}
     args = {k: v for k, v in args.items() if (k, v) != ("in_chans", 3)}
     said = {k: own[k] for k in ("mean", "std", "interpolation") if k in own}
     native = list(own["input_size"][1:]) if "input_size" in own else None

@@ -82,7 +82,8 @@ def make(
         return prepare.described(ready)
     folder = RunFolder(ready.out, Recipe.from_dict(ready.plan.recipe), resume=resume, allow_changed=allow_changed)
     if not quiet:
-        print(as_text(ready.estimate), file=sys.stderr)
+        kept = " Stages that were finished before are kept." if ready.before else ""
+        print(as_text(ready.estimate) + kept, file=sys.stderr)
     with folder:
         notes.write(ready.out, ready.noted)  # before the recipe, whose lengths may follow from what is noted
         taken = notes.Taken(ready.out, ready.noted)

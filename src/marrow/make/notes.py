@@ -9,7 +9,9 @@ import time
 from pathlib import Path
 from typing import Any
 
+from ..core import plain_json
 from ..core.artifact import Artifact
+from ..core.errors import MarrowError
 from ..core.recipe import Stage
 from ..core.resources import peak_bytes
 from ..core.versions import versions
@@ -17,6 +19,8 @@ from ..core.whole_file import write_text
 from .wishes import Wishes
 
 FILE = "plan.json"
+LARGEST = 2**20  # bytes
+NOTED = ("key", "student", "skip", "steps", "choices", "estimate")
 
 
 def key(wishes: Wishes) -> str:
@@ -32,10 +36,43 @@ def read(out: Path, wishes: Wishes) -> dict[str, Any]:
     if not file.is_file():
         return {}
     try:
-        found = json.loads(file.read_text(encoding="utf-8"))
-    except ValueError:  # cut off, or another's: it is written again
+        found = plain_json.read(file, str(out), LARGEST)
+    except MarrowError:  # cut off, or another's: it is written again
         return {}
-    return found if isinstance(found, dict) and found.get("key") == key(wishes) else {}
+    return found if _is_note(found) and found["key"] == key(wishes) else {}
+
+
+def _is_note(found: Any) -> bool:
+    """Whether it is what `write` wrote, which `prepare` made and `Taken` went on with."""
+    if not isinstance(found, dict) or not {*NOTED} <= set(found) <= {*NOTED, "minutes", "early"}:
+        return False
+    student, estimate, steps = found["student"], found["estimate"], found["steps"]
+    return (
+        (student is None or _has(student, spec=dict, why=str))
+        and _texts(found["skip"])
+        and _texts(found.get("early", []))
+        and isinstance(steps, dict)
+        and all(type(n) is int and n > 0 for n in steps.values())
+        and isinstance(found["choices"], list)
+        and all(_has(c, what=str, reason=str) and "value" in c for c in found["choices"])
+        and _has(estimate, minutes=dict)
+        and all(_amount(estimate.get(key)) for key in ("memory", "disk"))
+        and all(isinstance(r, list) and len(r) == 2 and all(map(_amount, r)) for r in estimate["minutes"].values())
+        and isinstance(minutes := found.get("minutes", {}), dict)
+        and all(map(_amount, minutes.values()))
+    )
+
+
+def _has(value: Any, /, **kinds: type) -> bool:
+    return isinstance(value, dict) and all(type(value.get(key)) is kind for key, kind in kinds.items())
+
+
+def _texts(value: Any) -> bool:
+    return isinstance(value, list) and all(isinstance(text, str) for text in value)
+
+
+def _amount(value: Any) -> bool:
+    return type(value) in (int, float) and abs(value) < 2**53
 
 
 def write(out: Path, found: dict[str, Any]) -> None:

@@ -19,12 +19,13 @@ from .wishes import Wishes
 
 @dataclasses.dataclass(frozen=True)
 class Prepared:
-    """noted: what `plan.json` will hold."""
+    """noted: what `plan.json` will hold. before: whether it held that already."""
 
     plan: Plan
     out: Path
     estimate: Estimate
     noted: dict[str, Any]
+    before: bool = False
 
 
 def prepare(wishes: Wishes, out: Path | None, *, again: bool = False) -> Prepared:
@@ -117,4 +118,4 @@ def _as_noted(wishes: Wishes, out: Path, noted: dict[str, Any]) -> Prepared:
     chosen = dataclasses.replace(chosen, choices=noted["choices"])
     found = noted["estimate"]
     minutes = {k: (low, high) for k, (low, high) in found["minutes"].items()}
-    return Prepared(chosen, out, Estimate(minutes, found["memory"], found["disk"]), noted)
+    return Prepared(chosen, out, Estimate(minutes, found["memory"], found["disk"]), noted, True)

@@ -13,6 +13,7 @@ from torch import nn
 
 from ..core.contracts import Task, stem_of
 from ..core.errors import MarrowError
+from ..core.interrupt import held
 from ..core.runtime import RuntimeMeta
 
 if TYPE_CHECKING:
@@ -40,16 +41,17 @@ def trace(task: Task) -> ModelProto:
         raise MarrowError(f"{stem_of(type(task))} exports {len(module)} graphs, one fits into a file", where="export")
     keys = list(task({"image": image}))
     try:
-        program = torch.onnx.export(
-            module.eval(),
-            (image,),
-            dynamo=True,
-            opset_version=OPSET,
-            input_names=["image"],
-            output_names=keys,
-            dynamic_shapes=({0: torch.export.Dim("batch")},),
-            verbose=False,
-        )
+        with held():
+            program = torch.onnx.export(
+                module.eval(),
+                (image,),
+                dynamo=True,
+                opset_version=OPSET,
+                input_names=["image"],
+                output_names=keys,
+                dynamic_shapes=({0: torch.export.Dim("batch")},),
+                verbose=False,
+            )
     except torch.onnx.errors.OnnxExporterError as error:
         reason = str(error.__cause__ or error).strip().splitlines()[0]
         raise MarrowError(f"torch cannot export this {stem_of(type(task))}: {reason}", where="export") from error

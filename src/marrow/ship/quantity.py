@@ -13,6 +13,8 @@ SHARES = {
     "agreement": "agreement with the teacher",
     "knn_agreement": "k-NN agreement with the teacher",
     "chance": "by chance",
+    "miou": "mean IoU",
+    "pixel_accuracy": "pixel accuracy",
 }
 UNLABELLED = ("agreement", "knn_agreement")  # those that ask the teacher instead of labels
 # Rows of a run whose names are not words.

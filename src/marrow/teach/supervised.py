@@ -6,6 +6,7 @@ from typing import Any, Mapping
 
 from ..core.contracts import Backbone, Clock, Method, Step, Task
 from ..core.errors import MarrowError
+from ..data.randaugment import RandAugmented
 from ..data.views import Augment
 
 
@@ -17,6 +18,8 @@ class Supervised(Method):
     head_only: what lies outside of the task's backbones is trained, and they stay as they are, in eval mode and without
     gradient (`requires_grad`, in this process). A stage with it and one without are linear probing, then fine-tuning,
     which keeps pre-trained features from being distorted by an untrained head (Kumar et al., ICLR 2022, sec. 3).
+    randaugment: strength of two random operations on each view, 10 being timm's nominal end; 0 leaves them out.
+    size: of the views, where it is not that of the task's input, such as windows of large pictures.
     """
 
     def __init__(
@@ -27,10 +30,13 @@ class Supervised(Method):
         pad: int = 0,
         flip: bool = False,
         head_only: bool = False,
+        size: tuple[int, int] | None = None,
+        randaugment: int = 0,
     ):
         super().__init__()
         self.task = task
-        self.view = Augment(task.input.size, crop=crop, flip=flip, pad=pad)
+        cut = Augment(size or task.input.size, crop=crop, flip=flip, pad=pad)
+        self.view = RandAugmented(cut, randaugment) if randaugment else cut
         self.kept = [m for m in task.modules() if isinstance(m, Backbone)] if head_only else []
         if head_only and not self.kept:
             raise MarrowError("this task has no backbone to keep as it is", where="supervised.head_only")
@@ -50,7 +56,7 @@ class Supervised(Method):
     def forward(self, batch: Mapping[str, Any], clock: Clock, player: str = "main") -> Step:
         return Step(self.task.losses(self.task(batch), batch))
 
-    def views(self) -> Augment:
+    def views(self) -> Augment | RandAugmented:
         return self.view
 
     def product(self) -> Task:

@@ -1,0 +1,39 @@
+"""Results of claims that lie in files: taken as they were written, measured again, or refused by name."""
+
+import json
+
+import pytest
+
+from marrow import claims
+from marrow.core.errors import MarrowError
+
+MEASURED = {"arm": "method", "seed": 1, "value": 0.5, "n": 100, "minutes": 0.1, "device": "cpu"}
+
+
+def noted(tmp_path, text):
+    file = tmp_path / "measured.json"
+    file.write_text(text)
+    return claims._noted(file, "method", 1)
+
+
+def test_what_was_measured_is_not_measured_again(tmp_path):
+    assert noted(tmp_path, json.dumps(MEASURED)) == MEASURED
+
+
+@pytest.mark.parametrize("text", ["", "[]", "3", "{", json.dumps(MEASURED | {"value": "0.5"}), json.dumps(MEASURED | {"seed": 2}),
+                                  json.dumps(MEASURED | {"arm": "other"}), json.dumps(MEASURED | {"value": float("nan")}),
+                                  json.dumps({k: v for k, v in MEASURED.items() if k != "n"})])  # fmt: skip
+def test_another_form_is_measured_again(tmp_path, text):
+    assert noted(tmp_path, text) is None
+
+
+@pytest.mark.parametrize("text", ["", "[]", '{"system": 3}', "{"])
+def test_a_damaged_result_is_named(tmp_path, text):
+    (tmp_path / "ssld.json").write_text(text)
+    with pytest.raises(MarrowError, match=r"claims/results: ssld\.json "):
+        claims._result(tmp_path / "ssld.json")
+
+
+def test_the_committed_results_are_read():
+    rows = claims.ledger()
+    assert rows and all(isinstance(row["system"], str) and row["verdict"] for row in rows)
