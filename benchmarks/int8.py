@@ -155,7 +155,7 @@ def judged(rows: list[dict[str, Any]], folder: Path, labels: np.ndarray) -> list
 
 
 def targets(rows: list[dict[str, Any]], fast_here: bool) -> list[dict[str, Any]]:
-    """What DESIGN asks for beside what was measured; times are not judged where the processor is slow at int8."""
+    """The targets beside what was measured; times are not judged where the processor is slow at int8."""
     found = []
     for net in dict.fromkeys(row["net"] for row in rows):
         of = {(row["quantizer"], row["runtime"]): row for row in rows if row["net"] == net}

@@ -43,7 +43,7 @@ class BasicBlock(nn.Module):
 class CifarResNet(nn.Module):
     """`depth` basic blocks in each of three stages; images (B, 3, H, W) of any size from 4 x 4."""
 
-    tiny = {"depth": 1, "num_classes": 10}
+    tiny = {"depth": 2, "num_classes": 10}
 
     def __init__(
         self, depth: int = 3, num_classes: int = 10, in_chans: int = 3, global_pool: str = "avg", drop_rate: float = 0.0
@@ -148,35 +148,35 @@ def _cfg() -> dict[str, Any]:
 default_cfgs = generate_default_cfgs({f"cifar_resnet{depth}.untrained": _cfg() for depth in (20, 32, 44, 56)})
 
 
-def _create(variant: str, pretrained: bool, depth: int, **kwargs: Any) -> CifarResNet:
+def _create(variant: str, pretrained: bool, **kwargs: Any) -> CifarResNet:
     return build_model_with_cfg(
         CifarResNet,
         variant,
         pretrained,
         feature_cfg=dict(out_indices=(0, 1, 2), feature_cls="getter"),
-        **{"depth": depth, **kwargs},
+        **kwargs,
     )
 
 
 @register_model
 def cifar_resnet20(pretrained: bool = False, **kwargs: Any) -> CifarResNet:
     """0.27 M parameters, 41 M MACs at 32 x 32."""
-    return _create("cifar_resnet20", pretrained, depth=3, **kwargs)
+    return _create("cifar_resnet20", pretrained, **{"depth": 3, **kwargs})
 
 
 @register_model
 def cifar_resnet32(pretrained: bool = False, **kwargs: Any) -> CifarResNet:
     """0.46 M parameters."""
-    return _create("cifar_resnet32", pretrained, depth=5, **kwargs)
+    return _create("cifar_resnet32", pretrained, **{"depth": 5, **kwargs})
 
 
 @register_model
 def cifar_resnet44(pretrained: bool = False, **kwargs: Any) -> CifarResNet:
     """0.66 M parameters."""
-    return _create("cifar_resnet44", pretrained, depth=7, **kwargs)
+    return _create("cifar_resnet44", pretrained, **{"depth": 7, **kwargs})
 
 
 @register_model
 def cifar_resnet56(pretrained: bool = False, **kwargs: Any) -> CifarResNet:
     """0.86 M parameters."""
-    return _create("cifar_resnet56", pretrained, depth=9, **kwargs)
+    return _create("cifar_resnet56", pretrained, **{"depth": 9, **kwargs})

@@ -98,7 +98,7 @@ class Stage(nn.Module):
         size = (x.shape[-2] // self.patch, x.shape[-1] // self.patch)
         x = self.patch_embed(x)
         if cls_token is not None:
-            x = torch.cat([cls_token.expand(len(x), -1, -1), x], 1)
+            x = torch.cat([cls_token.expand(x.shape[0], -1, -1), x], 1)
         x = x + resized(self.pos_embed, self.grid, size, self.prefix)
         for block in self.blocks:
             if self.grad_checkpointing and self.training:
