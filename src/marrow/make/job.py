@@ -70,9 +70,9 @@ def make(
     local ones, or a folder as the hub has them; None trains one. class_map: a file from its classes to the data's.
     compare: a ready-made small model, fine-tuned as a further row. max_latency ("15ms"), max_size ("10MB"), max_drop
     (points below the teacher), minutes: budgets; the report's `budgets` says which were met, and `accept` which options
-    instead of them would accept what was made. skip: "baseline", "finetune", "prune", "int8". out: default `runs/` + the data's name +
-    8 digits, the same for the same call, which then finds what it made before. dry_run: only the plan, with the minutes,
-    memory and disk it will take; nothing is written.
+    instead of them would accept what was made. skip: "baseline", "finetune", "prune", "int8". out: default `runs/` + the
+    data's name + 8 digits, the same for the same call, which then finds what it made before. dry_run: only the plan, with
+    the minutes, memory and disk it will take; nothing is written.
     """
     limits = Budgets.read(max_latency, max_size, max_drop, minutes)
     wishes = Wishes(data, val, test, unlabelled, group_by, teacher, class_map, student, compare, target, limits,
