@@ -1,4 +1,4 @@
-"""Does a block with attention and a depth-wise convolution learn more than one with either, at equal cost?"""
+"""Does a block with attention and a depth-wise convolution learn more than one without attention, at equal cost?"""
 
 import os
 from pathlib import Path
@@ -22,7 +22,8 @@ def arm(**changes: object) -> dict:
         "data": {"train": [{"images": CIFAR, "split": "train", "hash": [0.0, 0.24]}], "batch": 64},
         "args": {"pad": 4, "flip": True},
         "optim": {"adamw": {"lr": 3e-3, "weight_decay": 0.05}, "schedule": "cosine", "warmup_percent": 5},
-        "steps": 3000,
+        "steps": 1500,
+        "channels_last": True,
     }
     return {"seed": 0, "stages": [stage]}
 
@@ -35,7 +36,6 @@ CLAIM = Claim(
         "iRMB": arm(),
         # 5.87 M MACs as with attention (5.87 M), which widened blocks of stage 3 take up.
         "inverted residual": arm(attention=False, ratios=[2.0, 2.5, 3.4, 3.5]),
-        "iRMB without convolution": arm(kernels=[1, 1, 1, 1]),
     },
     measure="top1",
     better="iRMB",
@@ -43,7 +43,7 @@ CLAIM = Claim(
     by=0.01,
     test=[{"images": CIFAR, "split": "test"}],
     data="CIFAR-10, JPEG-compressed copies: 12,000 training images, 10,000 test images",
-    minutes=45,
-    unlike="Without convolution the net has 4.72 M MACs; only the first two arms cost the same. The learning rate is one for "
-    "all arms and was not searched for. At 32 px attention has 8 x 8 places to look at, where the paper has 14 x 14.",
+    minutes=30,
+    unlike="The paper's third kind, attention without convolution, is left out. The learning rate is one for both arms and was "
+    "not searched for. 8 epochs. At 32 px attention has 8 x 8 places to look at, where the paper has 14 x 14.",
 )
