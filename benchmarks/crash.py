@@ -122,8 +122,8 @@ class Trial:
 
     def place(self, pid: int) -> str:
         """Where a run is, as far as its folder tells."""
-        if saved := sorted(self.out.glob(f"**/.*.{pid}.tmp")):
-            return f"writing {saved[0].name.split('.')[1]}"
+        if saved := sorted(name for name in unfinished_in(self.out) if name.endswith(f".{pid}.tmp")):
+            return f"writing {saved[0].split('.')[1]}"
         if not (self.out / "recipe.yaml").is_file():
             return "before the first stage"
         names = [stage["name"] for stage in yaml.safe_load((self.out / "recipe.yaml").read_text())["stages"]]
@@ -135,6 +135,13 @@ class Trial:
         return f"{left[0]}, step {rows[-1].split(',')[0]}" if rows else left[0]
 
 
+def unfinished_in(out: Path) -> list[str]:
+    """Names of what is being written; a folder that gets its own name meanwhile, which `glob` would trip over, is passed by."""
+    return [
+        n for _, folders, files in os.walk(out) for n in folders + files if n.startswith(".") and n.endswith(".tmp")
+    ]
+
+
 def after(seconds: float) -> Callable[[], bool]:
     until = time.monotonic() + seconds
     return lambda: time.monotonic() >= until
@@ -144,7 +151,7 @@ def writing(out: Path, name: str, later: float) -> Callable[[], bool]:
     """As soon as an artifact is being written, and a moment more."""
 
     def due() -> bool:
-        if any(out.glob(f"**/.{name}.*.tmp")):
+        if any(found.startswith(f".{name}.") for found in unfinished_in(out)):
             time.sleep(later)
             return True
         return False

@@ -15,6 +15,7 @@ import torch.distributed as dist
 from lightning_fabric import Fabric
 
 from .errors import MarrowError, near
+from .resources import keep_freed_memory
 
 INTERRUPTED = 130
 PRECISIONS = ("32-true", "bf16-mixed", "16-mixed")
@@ -91,4 +92,6 @@ def join(precision: str, device: str, devices: int) -> Fabric:
     logging.getLogger("lightning_fabric").setLevel(logging.WARNING)
     fabric = Fabric(accelerator=kind, devices=devices, num_nodes=nodes, strategy=strategy, precision=precision)  # type: ignore[arg-type]
     fabric.launch()
+    if kind == "cpu":
+        keep_freed_memory()
     return fabric
