@@ -107,6 +107,7 @@ def test_kinds():
 
 @pytest.mark.parametrize("settings, words", [
     (Settings(optim={"main": Optim("adamv")}), "unknown optimiser 'adamv'; did you mean"),
+    (Settings(optim={"main": Optim("adahessian")}), "adahessian needs second derivatives"),
     (Settings(optim={"main": Optim("adamw", args={"beta": 1})}), "adamw has no argument 'beta'; did you mean 'betas'"),
     (Settings(optim={"main": Optim("lamb", args={"beta": 1})}), "lamb does not take these arguments"),
     (Settings(optim={"main": Optim(schedule="cosin")}), "unknown schedule 'cosin'; did you mean 'cosine'"),

@@ -9,7 +9,7 @@ from typing import Any, Iterable
 
 import torch
 from timm.models import group_parameters
-from timm.optim import create_optimizer_v2, list_optimizers
+from timm.optim import create_optimizer_v2, get_optimizer_info, list_optimizers
 from torch import nn
 from torch.nn import Parameter
 from torch.optim import Optimizer
@@ -73,6 +73,8 @@ def _optimizer(optim: Optim, groups: list[dict], where: str) -> Optimizer:
     if optim.kind not in TORCH:
         if optim.kind not in (known := list_optimizers()):
             raise MarrowError(f"unknown optimiser '{optim.kind}'{near(optim.kind, known)}", where=where)
+        if get_optimizer_info(optim.kind).second_order:
+            raise MarrowError(f"{optim.kind} needs second derivatives, which the engine does not compute", where=where)
         try:
             return create_optimizer_v2(groups, optim.kind, lr=optim.lr, **args)
         except TypeError as error:
