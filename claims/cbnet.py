@@ -54,6 +54,7 @@ CLAIM = Claim(
     test=[{"images": CAMVID, "split": "test", "void": 11}],
     data="CamVid at 96 x 128: the frames of its train and test splits, 11 classes",
     minutes=40,
+    full_scale="recipes/cbnet.full.yaml",
     unlike="The paper's claim is about detection; here a semantic FPN reads the maps, and a head of its own supervises the "
     "assistant, where the paper runs the lead's head on both. The learning rate is one for all arms and was not searched for.",
 )

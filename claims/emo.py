@@ -44,6 +44,7 @@ CLAIM = Claim(
     test=[{"images": CIFAR, "split": "test"}],
     data="CIFAR-10, JPEG-compressed copies: 12,000 training images, 10,000 test images",
     minutes=30,
+    full_scale="recipes/emo.full.yaml",
     unlike="The paper's third kind, attention without convolution, is left out. The learning rate is one for both arms and was "
     "not searched for. 8 epochs. At 32 px attention has 8 x 8 places to look at, where the paper has 14 x 14.",
 )

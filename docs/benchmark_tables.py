@@ -182,4 +182,18 @@ def pruning(found: Found) -> Iterator[str]:
     yield from table(["net", "marrow", "MACs left", "time gain / MAC gain", "Torch-Pruning alone"], rows)
 
 
-TABLES = {f.__name__: f for f in (digits, crash, distill, loading, cache, int8, pruning)}
+def backbones(found: Found) -> Iterator[str]:
+    """Each of our nets above the peer it was measured beside, then how much longer ours took."""
+    times = ("torch ms", "fp32 ms", "int8 ms", "torch images/s", "fp32 images/s", "int8 images/s")
+    rows = [
+        [r["net"], r["top1"], r["params"] / 1e6, r["macs"] / 1e9, *(r[k] for k in times), r["int8 dB"]]
+        for r in found["rows"]
+    ]
+    yield from table(["net", "published top-1", "M params", "G MACs", *times, "int8 signal, dB"], rows)
+    yield "\n**Our time over the peer's, batch 1**\n"
+    ours = [r for r in found["rows"] if "peer" in r]
+    yield from table(["net", "peer", "PyTorch", "fp32 file", "int8 file"],
+                     [[r["net"], r["peer"], *(r[f"{k} over peer, batch 1"] for k in ("torch", "fp32", "int8"))] for r in ours])  # fmt: skip
+
+
+TABLES = {f.__name__: f for f in (digits, crash, distill, loading, cache, int8, pruning, backbones)}

@@ -19,6 +19,7 @@ def on_page_markdown(markdown: str, **_) -> str:
         markdown = markdown.replace("<!-- claims -->", "\n".join(claims()))
     if "<!-- results -->" in markdown:
         markdown = markdown.replace("<!-- results -->", "\n".join(results()))
+    markdown = re.sub(r"<!-- claim (\w+) -->", lambda mark: "\n".join(measured(mark[1])), markdown)
     return re.sub(r"<!-- contract ([\w ]+) -->", lambda mark: contracts(mark[1].split()), markdown)
 
 
@@ -70,6 +71,23 @@ def claims():
         difference = f"{row['difference']} {row['measure']}" if "difference" in row else ""
         yield (f"| {row['system']} | {row['says']} | {difference} | {low}{' to ' if low != '' else ''}{high} "
                f"| {len(row.get('seeds', ())) or ''} | **{row['verdict']}** |")  # fmt: skip
+
+
+def measured(name: str, rows: list[dict] | None = None):
+    """One claim for the page of its system: the arms with their seeds, the difference, and what to know before trusting it."""
+    [row] = [r for r in (ledger() if rows is None else rows) if r["system"] == name]
+    yield f"The claim: {row['says']}.\n"
+    if row["verdict"] == "not run yet":
+        yield f"It has not been run yet; `marrow claim {name}` runs it."
+        return
+    yield f"| arm | {row['measure']} | over '{row['than']}' |\n| --- | ---: | ---: |"
+    for arm, values in row["arms"].items():
+        over = row["over_baseline"].get(arm)
+        yield f"| {arm} | {spread([100 * v for v in values], '.1f')}&nbsp;% | {'' if over is None else f'{100 * over:+.1f}'} |"
+    interval = f", 95 % interval {' to '.join(f'{100 * v:+.1f}' for v in row['ci95'])}" if row["ci95"] else ""
+    yield (f"\n**{row['verdict'].capitalize()}**: '{row['better']}' is {100 * row['difference']:+.1f} points over "
+           f"'{row['than']}'{interval}, {len(row['seeds'])} seeds; {100 * row['by']:g} were asked for. ± is half the range "
+           f"over the seeds. {row['data']}; {row['minutes']:.0f} CPU minutes. {row['unlike']}")  # fmt: skip
 
 
 def results():

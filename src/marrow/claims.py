@@ -92,14 +92,18 @@ def _measured(claim: Claim, arm: str, seed: int, out: Path, resume: bool, device
     file = out / "measured.json"
     if file.is_file() and (known := _noted(file, arm, seed)):
         return known
+    from .core.contracts import Report
     from .core.engine import Engine
     from .data import open_sources
     from .run import run
 
     start = time.monotonic()
-    artifacts = run({**claim.arms[arm], "seed": seed}, out, resume=resume, device=device, quiet=quiet)
+    recipe, test = (core_claim.drawn(given, seed) for given in (claim.arms[arm], claim.test))
+    artifacts = run({**recipe, "seed": seed}, out, resume=resume, device=device, quiet=quiet)
     engine = Engine(device=device)
-    rows = engine.evaluate(artifacts[-1].load(), open_sources([dict(s) for s in claim.test], f"claims/{arm}.test"))
+    made = artifacts[-1].load()
+    # A probe has read its own test images.
+    rows = made.rows if isinstance(made, Report) else engine.evaluate(made, open_sources(test, f"claims/{arm}.test"))
     row = next((r for r in rows if r["metric"] == claim.measure), None)
     if row is None:
         raise MarrowError(

@@ -28,11 +28,15 @@ def finding(severity: str, what: str, count: int, examples: Iterable[str], remed
     return {"severity": severity, "what": what, "count": count, "examples": first, "remedy": remedy}
 
 
+def severity(row: Row) -> int:
+    return ("error", "warning", "note").index(row["severity"])
+
+
 def findings(splits: Mapping[str, Looked], alike: Mapping[str, np.ndarray]) -> list[Row]:
     """All rows, errors first. alike: for each split the group (N,) of images that look alike, -1 where not decoded."""
     rows = [*_unreadable(splits), *_skipped(splits), *_classes(splits), *_copies(splits, alike), *_groups(splits),
             *_shapes(splits), *_kinds(splits), *_names(splits)]  # fmt: skip
-    return sorted(rows, key=lambda row: ("error", "warning", "note").index(row["severity"]))
+    return sorted(rows, key=severity)
 
 
 UNREADABLE = (

@@ -67,14 +67,15 @@ def run(
     with nullcontext() if owned else folder:
         folder.begin()
         for i, stage in enumerate(recipe.stages):
-            wanted = key(stage, data[i], done, recipe.seed)
+            seed = stage.seed(recipe.seed)
+            wanted = key(stage, data[i], done, seed)
             artifact, history = _finished(folder.path / stage.name, wanted, allow_changed), None
             engine = engine_of(stage, artifact is None)
             together()  # so that no rank finds what another is just about to write
             if artifact is None:
                 try:
                     artifact = carry_out(stage, data[i], done, engine, folder.path / stage.name, key=wanted,
-                                         seed=recipe.seed, where=f"stages[{i}]")  # fmt: skip
+                                         seed=seed, where=f"stages[{i}]")  # fmt: skip
                 except Interrupted:
                     again = ["marrow", "run", str(folder.path / "recipe.yaml"), "--out", str(folder.path), "--resume"]
                     raise Interrupted(shlex.join(again)) from None
@@ -115,8 +116,9 @@ def evaluate(artifact: Artifact | Path | str, source: Mapping[str, Any], *, devi
     if "label" in model.fields and (not len(opened) or opened.label(0) is None):
         raise MarrowError("these images have no labels, so nothing can be measured", where="--data")
     labels = artifact.meta["labels"]
-    if labels and opened.classes and list(opened.classes) != labels:
-        raise MarrowError(f"the data's classes ({', '.join(opened.classes[:5])}, ...) are not the model's "
+    classes = opened.mask_classes if "mask" in model.fields else opened.classes
+    if labels and classes and list(classes) != labels:
+        raise MarrowError(f"the data's classes ({', '.join(classes[:5])}, ...) are not the model's "
                           f"({', '.join(labels[:5])}, ...)", where="--data")  # fmt: skip
     return Engine(device=device).evaluate(model, opened)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+from functools import partial
 from pathlib import Path
 from typing import Any, Callable, Iterator, Mapping
 
@@ -14,7 +15,7 @@ import torch.distributed as dist
 from .core import artifact
 from .core.artifact import Artifact
 from .core.catalogue import contract_class
-from .core.contracts import Task
+from .core.contracts import Method, Task
 from .core.engine import Engine
 from .core.errors import MarrowError
 from .core.loader import Data
@@ -90,9 +91,9 @@ def _teach(stage: Stage, models: dict, data: Data, engine: Engine, where: str) -
     return method.product(), None
 
 
-def _shrink(stage: Stage, models: dict, data: Data, engine: Engine, where: str) -> tuple[Any, None]:
+def _shrink(stage: Stage, models: dict, data: Data, engine: Engine, where: str) -> tuple[Any, Callable | None]:
     planned = contract_class("shrink", stage.stem)(**stage.args).plan(models, data, engine)
-    return cut(list(models.values()), planned), None
+    return cut(list(models.values()), planned), partial(artifact.write_rows, planned.rows) if planned.rows else None
 
 
 def _examine(stage: Stage, models: dict, data: Data, engine: Engine, where: str) -> tuple[Any, None]:
@@ -135,7 +136,9 @@ def _fit_labels(models: Mapping[str, Any], data: Data, where: str, learns: bool)
             continue
         if learns and name in data.streams:
             check_labelled(source, f"{where}.data.{name}")
-        tasks = {role: getattr(m, "classes", None) for role, m in models.items() if isinstance(m, Task)}
+        tasks = {role: getattr(m, "classes", None) for role, given in models.items()
+                 for m in (given.children() if isinstance(given, Method) else [given])
+                 if isinstance(m, Task) and "mask" not in m.fields}  # fmt: skip
         counts = {role: count for role, count in tasks.items() if count}
         if counts and len(source.classes) not in counts.values():
             role, count = next(iter(counts.items()))
@@ -156,6 +159,10 @@ def _fit_masks(models: Mapping[str, Any], data: Data, where: str, engine: Engine
 
 def _labels(product: Any, models: Mapping[str, Any], data: Data) -> list[str] | None:
     """Class names: those it was trained on, else the model's own, else the data's, else those of another model."""
+    if any(isinstance(m, Task) and "mask" in m.fields for m in (product, *models.values())):
+        names = [s.mask_classes for _, s in _sources(data)]
+        named = [*names, getattr(product, "labels", None), *(getattr(m, "labels", None) for m in models.values())]
+        return next((list(n) for n in named if n), None)
     taught = [s.classes for s in data.streams.values() if len(s) and s.label(0) is not None]
     named = [*taught, getattr(product, "labels", None), *(s.classes for _, s in _sources(data))]
     named += [getattr(m, "labels", None) for m in models.values()]
@@ -170,6 +177,9 @@ def _references(roles: Any) -> Iterator[Any]:
                 yield v
             else:
                 yield from _references(v)
+    elif isinstance(roles, (list, tuple)):
+        for v in roles:
+            yield from _references(v)
 
 
 def _parents(stage: Stage, done: Stages) -> list[Artifact]:

@@ -15,7 +15,10 @@ from .data import class_counts, open_source, splits_of
 from .data.layout import located
 from .data.looked import Looked
 from .data.shard_index import changed
-from .findings import finding, findings, shown
+from .findings import finding, findings, severity, shown
+from .mask_findings import facts as mask_facts
+from .mask_findings import mask_findings
+from .mask_findings import rows as mask_rows
 from .nn.duplicates import alike_groups
 from .text_table import pairs, table
 
@@ -62,25 +65,31 @@ def survey(splits: Mapping[str, Source], *, images: int = IMAGES, pixels: int = 
         "decoded": opened,
         "looked_at": "all headers and pixels" if whole else
                      f"all headers; damage and near-duplicates in a sample of {opened:,}, chosen by content",
-        "findings": findings(looked, alike),
+        "masks": mask_facts(looked),
+        "findings": sorted([*findings(looked, alike), *mask_findings(looked)], key=severity),
         "seconds": round(time.monotonic() - start, 1),
     }  # fmt: skip
 
 
-def survey_of(images: str, root: str | None = None, group: str | None = None) -> dict[str, Any]:
+def survey_of(
+    images: str, root: str | None = None, group: str | None = None, masks: str | None = None, void: int | None = None
+) -> dict[str, Any]:
     """The survey of a data set with the splits that it brings, or of all of it as the split `all`.
 
-    Labels that cannot be made out are the first finding, and the images are looked at without them. root: the folder
+    Labels or masks that cannot be made out are the first finding, and the images are looked at without them. root: the folder
     with the files of a torchvision set. group: a pattern in the names, see `Grouped`; only splits that the data brings
-    can divide a group.
+    can divide a group. masks: their folder; void: the id in masks that means unknown.
     """
-    given = {"images": images, **({"root": root} if root else {}), **({"group": group} if group else {})}
+    options = {"root": root, "group": group, "masks": masks, "void": void}
+    given = {"images": images, **{key: value for key, value in options.items() if value is not None}}
     parts = {split: {**given, "split": split} for split in splits_of(images, "data")} or {"all": given}
     problems = []
     try:
         opened = {split: open_source(part, "data") for split, part in parts.items()}
     except MarrowError as error:
-        opened = {split: open_source({**part, "labels": False}, "data") for split, part in parts.items()}
+        bare = {k: v for k, v in given.items() if k not in ("masks", "void")} | {"labels": False}
+        opened = {split: open_source({**bare, "split": split} if "split" in part else bare, "data")
+                  for split, part in parts.items()}  # fmt: skip
         problems.append(finding("error", error.message, 1, [], error.hint))
     if names := changed(located(images)):
         problems.append(finding("error", "shards whose content is not what their index lists", len(names), names[:3],
@@ -103,6 +112,8 @@ def as_text(found: Mapping[str, Any], width: int | None = None) -> str:
     if found["classes"] or len(found["splits"]) > 1:
         rows = [{"class": "(all)", **{split: facts["images"] for split, facts in found["splits"].items()}}]
         parts.append(table([*rows, *_class_rows(found["classes"])], width=width))
+    if found["masks"]:
+        parts.append(table(mask_rows(found["masks"]), width=width))
     if not found["findings"]:
         return "\n\n".join([*parts, "Nothing was found to be wrong."])
     rows = [{"severity": r["severity"], "count": r["count"], "finding": _sentence(r)} for r in found["findings"]]

@@ -20,9 +20,12 @@ from marrow.core.engine import Engine
 from marrow.core.loader import Data
 from marrow.core.settings import Optim, Settings
 from marrow.core.source import VOID, Source
-from marrow.core.spec import build
+from marrow.core.spec import build, edited
+from marrow.data.object_features import feature_names
 
 SIZE, CLASSES, EXAMPLES, BATCH = 32, 4, 24, 8
+
+WRAPPED = "ssld"  # the method inside of one that wraps a method; it has a teacher
 
 # One of every family that differs in what it gives or in how timm builds it, all a few thousand weights.
 TIMM = {
@@ -35,29 +38,39 @@ TIMM = {
 
 
 class Noise(Source):
-    """Random images with labels and masks, the same at every construction."""
+    """Random images with labels, masks and measures, the same at every construction."""
 
     classes = [f"class {i}" for i in range(CLASSES)]
 
     def __init__(self, count: int = EXAMPLES, seed: int = 0):
-        draw = torch.Generator().manual_seed(seed)
+        self.seed, draw = seed, torch.Generator().manual_seed(seed)
         self.images = torch.randint(0, 256, (count, 3, SIZE, SIZE), generator=draw, dtype=torch.uint8)
         self.masks = torch.randint(VOID, CLASSES, (count, SIZE, SIZE), generator=draw)
+        self.objects = torch.randn(count, len(feature_names()), generator=draw)
 
     def __len__(self) -> int:
         return len(self.images)
 
     def __getitem__(self, index: int) -> dict:
-        return {"image": self.images[index], "mask": self.masks[index], "label": self.label(index)}
+        return {"image": self.images[index], "mask": self.masks[index], "label": self.label(index),
+                "objects": self.objects[index], "domain": f"domain {index % 2}"}  # fmt: skip
 
     def fraction(self, index: int) -> float:
-        return (index + 0.5) / len(self)
+        return (index + 0.5 + 0.001 * self.seed) / len(self)  # other pictures, another content
 
     def name(self, index: int) -> str:
         return f"noise {index}"
 
     def label(self, index: int) -> int:
         return index % CLASSES
+
+
+class NoiseVideos(Noise):
+    """The same as videos of three frames, each the one before turned by a quarter."""
+
+    def __getitem__(self, index: int) -> dict:
+        image = self.images[index]
+        return {"image": torch.stack([image.rot90(k, (1, 2)) for k in range(3)]), "label": self.label(index)}
 
 
 @cache
@@ -122,7 +135,7 @@ def fitting(words: set[str]) -> str:
 def roles(cls: type) -> dict[str, type]:
     """Constructor parameters that are models, with the contract that each is annotated with."""
     hints = get_type_hints(cls.__init__)
-    return {name: hints[name] for name in signature_of(cls) if hints.get(name) in (Backbone, Task)}
+    return {name: hints[name] for name in signature_of(cls) if hints.get(name) in (Backbone, Task, Method)}
 
 
 def task(stem: str = "classify", on: str | None = None) -> Task:
@@ -132,18 +145,31 @@ def task(stem: str = "classify", on: str | None = None) -> Task:
     return cls(**models, **plain_arguments(cls))
 
 
-def model(contract: type, words: set[str], on: str | None = None) -> Backbone | Task:
+def model(contract: type, words: set[str], on: str | None = None, seed: int = 0) -> Backbone | Task | Method:
     """A tiny model for a role that needs these words."""
+    if contract is Method:
+        return method(WRAPPED, on, seed)
+    if "clips" in words:
+        return edited("over_frames", {"frames": 2, "stride": 1}, [backbone(on or fitting(words - {"clips"}))])
+    if "nested" in words:
+        return task("nested_classify", on)
+    if "members" in words:
+        return edited("cat", {}, [task(on=on), task(on=on)])
     given_by_task = contract_class("tasks", "classify").gives
     name = on or fitting(words - given_by_task)
     return task(on=name) if contract is Task else backbone(name)
 
 
 def method(stem: str, on: str | None = None, seed: int = 0) -> Method:
-    """A tiny instance; `on` names the backbone of all its roles. Its tasks have opinions, as trained ones would."""
+    """A tiny instance; `on` names the backbone of all its roles. Its tasks have opinions, as trained ones would.
+
+    A role whose backbone must go with another role's, not only give the right words, is named in the class's `tiny`.
+    """
     cls = contract_class("teach", stem)
     torch.manual_seed(seed)
-    models = {role: model(kind, cls.needs.get(role, set()), on) for role, kind in roles(cls).items()}
+    named = vars(cls).get("tiny", {})
+    models = {role: model(kind, cls.needs.get(role, set()), on or named.get(role), seed)
+              for role, kind in roles(cls).items()}  # fmt: skip
     for each in models.values():
         if isinstance(each, Task):
             sharpen(each)
@@ -175,7 +201,9 @@ def plain_arguments(cls: type) -> dict[str, Any]:
 
 
 def data(streams: tuple[str, ...], val: bool = False) -> Data:
-    return Data({name: Noise(seed=i) for i, name in enumerate(streams)}, Noise(seed=99) if val else None)
+    kinds = [NoiseVideos if name == "videos" else Noise for name in streams]
+    sources: dict[str, Source] = {name: kind(seed=i) for i, (name, kind) in enumerate(zip(streams, kinds))}
+    return Data(sources, Noise(seed=99) if val else None)
 
 
 def engine(cls: type = Method, steps: int = 2, **arguments: Any) -> Engine:
@@ -190,13 +218,18 @@ def images(count: int = 3) -> Tensor:
     return Noise(count, seed=7).images
 
 
+def given(task: Task) -> dict[str, Tensor]:
+    """What its exported graph takes: `images()`, and zeros for all that is read beside them."""
+    return {**task.example(3), "image": images()}
+
+
 def outputs(module: nn.Module) -> dict[str, Tensor]:
     """What a backbone or task says about `images()`, by name."""
     module.eval()
     with torch.inference_mode():
         if isinstance(module, Task):
-            return dict(module({"image": images()}))
-        features = module(images())
+            return dict(module(given(module)))
+        features = module(images()[:, None] if module.modality == "video" else images())
         return {"pooled": features.pooled} | ({"tokens": features.tokens} if features.tokens is not None else {})
 
 

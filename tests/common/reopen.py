@@ -28,6 +28,9 @@ for path in sorted(p.parent for p in folder.glob("*/artifact.json")):
             said = thing.columns
         else:
             with torch.inference_mode():
-                said = thing({"image": images}) if isinstance(thing, Task) else {"pooled": thing(images).pooled}
+                if isinstance(thing, Task):
+                    said = thing({**thing.example(len(images)), "image": images})
+                else:
+                    said = {"pooled": thing(images[:, None] if thing.modality == "video" else images).pooled}
         said = {name: value.contiguous().clone() for name, value in said.items()}
         save_file(said, folder / f"{path.name}.{'fused' if fused else 'written out'}.safetensors")

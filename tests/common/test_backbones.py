@@ -77,7 +77,8 @@ def test_our_sizes_follow_timm(name):
     with torch.device("meta"):
         net = timm.create_model(name, num_classes=7)
         assert net(torch.empty(2, 3, *net.pretrained_cfg["input_size"][1:])).shape == (2, 7)
-        assert net.forward_head(net.forward_features(torch.empty(2, 3, 64, 64)), pre_logits=True).shape == (
+        side = 2 * net.feature_info[-1]["reduction"]
+        assert net.forward_head(net.forward_features(torch.empty(2, 3, side, side)), pre_logits=True).shape == (
             2, net.head_hidden_size)  # fmt: skip
         net.reset_classifier(0)
     assert {"num_chs", "reduction", "module"} <= set(net.feature_info[0])

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from marrow.core.catalogue import contract_class, stems
-from marrow.core.contracts import Task
+from marrow.core.contracts import Method, Task
 from marrow.core.fit_check import check_fit
 from marrow.core.recipe import Recipe
 
@@ -19,7 +19,15 @@ def recipe(stem: str, name: str) -> Recipe:
     cls = contract_class("teach", stem)
     net = {"backbone": name, "img_size": pieces.SIZE, **pieces.tiny(name)}
     head = {"task": "classify", "backbone": net, "classes": pieces.CLASSES}
-    models = {role: head if kind is Task else net for role, kind in pieces.roles(cls).items()}
+    both = {"edit": "cat", "of": [head, head]}
+    wrapped = {"teach": pieces.WRAPPED, "student": head, "teacher": head}
+
+    def spec(role: str, kind: type) -> dict:
+        if kind is Task:
+            return both if "members" in cls.needs.get(role, ()) else head
+        return wrapped if kind is Method else net
+
+    models = {role: spec(role, kind) for role, kind in pieces.roles(cls).items()}
     data = {stream: [{"images": "digits"}] for stream in cls.streams} | {"batch": pieces.BATCH}
     return Recipe.from_dict({"seed": 0, "stages": [{"teach": stem, **models, "data": data, "steps": 2}]})
 

@@ -77,7 +77,7 @@ def test_what_is_exported_says_what_forward_says(task):
     graphs = task.exported()
     assert not isinstance(graphs, dict), "extend this test for tasks that export several graphs"
     with torch.inference_mode():
-        given = graphs(pieces.images().float() / 255)
+        given = graphs(**{**pieces.given(task), "image": pieces.images().float() / 255})
     given = given if isinstance(given, tuple) else (given,)
     wanted = list(pieces.outputs(task).values())
     assert len(given) <= len(wanted)

@@ -187,3 +187,7 @@ def test_published_weights_that_were_fetched_before_need_no_network(tmp_path):
     assert done.stdout and float(done.stdout) == pytest.approx(net.get_classifier().weight.detach().sum().item()), (
         done.stderr
     )
+
+
+def test_the_image_size_reaches_a_net_whose_class_only_hands_it_on():
+    assert TimmBackbone.create("deit_tiny_distilled_patch16_224", img_size=32).root.patch_embed.grid_size == (2, 2)

@@ -4,7 +4,7 @@ import math
 
 import pytest
 
-from marrow.core.claim import Claim, interval95, result, verdict
+from marrow.core.claim import Claim, drawn, interval95, result, verdict
 
 
 def claim(**changes):
@@ -43,3 +43,13 @@ def test_the_result_pairs_seeds():
 def test_a_claim_about_an_arm_that_is_not_there_is_refused():
     with pytest.raises(ValueError, match="no arm 'c' among a, b"):
         claim(better="c")
+
+
+def test_a_salt_that_is_the_word_seed_becomes_the_seed_everywhere():
+    cells = {"images": "wbc", "salt": "seed", "fraction": 0.7}
+    recipe = {"seed": 0, "stages": [{"data": {"train": [cells], "val": [{"images": "wbc", "without": [cells]}]}}]}
+    found = drawn(recipe, 3)
+    assert found["stages"][0]["data"]["train"][0] == {**cells, "salt": 3}
+    assert found["stages"][0]["data"]["val"][0]["without"] == [{**cells, "salt": 3}]
+    assert recipe["stages"][0]["data"]["train"][0] is cells and cells["salt"] == "seed"
+    assert drawn([{"images": "seed", "salt": "other"}], 3) == [{"images": "seed", "salt": "other"}]

@@ -82,7 +82,7 @@ def test_a_good_recipe_has_no_problems():
         ("stages.1.args.class_map", [0, "a"],
          "stages[1].args.class_map: SSLD takes tuple[int, ...] for 'class_map', got [0, 'a']"),
         ("stages.0.task", "resnet18", "stages[0].task: a model is one of {backbone: ...}, {task: ...}, "
-         "{artifact: ...}, {stage: ...}; got 'resnet18'"),
+         "{artifact: ...}, {stage: ...}, {edit: ..., of: [...]}; got 'resnet18'"),
         ("stages.0.task", {"backbone": "resnet18"},
          "stages[0].task: a Task such as {task: classify, backbone: ..., classes: 10} is needed, got a Backbone"),
         ("stages.0.task.task", "clasify", "stages[0].task.task: unknown task 'clasify'; did you mean 'classify'?"),
@@ -103,7 +103,7 @@ def test_a_good_recipe_has_no_problems():
         ("stages.0.data.train", {"images": "digits"},
          "stages[0].data.train: a list of sources such as [{images: digits}] is needed, got {'images': 'digits'}"),
         ("stages.0.data.train.0", "digits", "stages[0].data.train[0]: a mapping such as {images: digits} is needed, got 'digits'"),
-        ("stages.0.data.train.0.imags", "x", "stages[0].data.train[0].imags: unknown key 'imags'; did you mean 'images' or 'masks'?"),
+        ("stages.0.data.train.0.imags", "x", "stages[0].data.train[0].imags: unknown key 'imags'; did you mean 'images'?"),
         ("stages.0.data.train.0.split", "trian",
          "stages[0].data.train[0].split: one of train, val, test is needed, got 'trian'"),
         ("stages.0.data.train.0.images", "digts",

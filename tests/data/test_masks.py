@@ -1,5 +1,8 @@
 """Masks beside images: folder pairs and parquet, void, and what does not fit."""
 
+import io
+import tarfile
+
 import numpy as np
 import pytest
 import torch
@@ -9,9 +12,11 @@ from marrow.core.contracts import Input
 from marrow.core.engine import Engine
 from marrow.core.errors import MarrowError
 from marrow.core.source import VOID
-from marrow.data import open_source
+from marrow.data import open_source, open_sources
 from marrow.data.masks import check_masks
 from marrow.data.views import Augment, plain
+from marrow.data.write_shards import write_shards
+from marrow.survey import survey_of
 
 
 def pair(root, name: str, ids: np.ndarray, size: tuple[int, int] | None = None, ending: str = "png") -> None:
@@ -66,6 +71,71 @@ def test_void_ids_become_one_number(scenes):
     example = open_source(given(scenes, void=3))[0]
     assert torch.equal(example["mask"] == VOID, torch.from_numpy(ids(0) == 3))
     assert example["mask"].max() == 2
+
+
+def test_names_of_the_ids_stay_with_the_source_through_cuts_and_joins(scenes):
+    names = ["a", "b", "c", "d"]
+    source = open_source(given(scenes, mask_classes=names, fraction=0.5))
+    assert source.mask_classes == names and source.classes is None
+    assert open_source(given(scenes)).mask_classes is None
+    assert open_sources([given(scenes, mask_classes=names), given(scenes)]).mask_classes == names
+    with pytest.raises(MarrowError, match="name the ids of their masks differently: a, b, c, d and d, c"):
+        open_sources([given(scenes, mask_classes=names), given(scenes, mask_classes=["d", "c"])])
+    with pytest.raises(MarrowError, match="4 classes of the masks have names, the task knows 5"):
+        check_masks(source, 5, "data", Engine(device="cpu"))
+    with pytest.raises(MarrowError, match="data.mask_classes: the images have no masks"):
+        open_source({"images": str(scenes / "images"), "mask_classes": names})
+
+
+def test_shards_keep_masks_and_are_read_without_an_index_too(scenes, tmp_path):
+    facts = write_shards(str(scenes / "images"), tmp_path / "shards", masks=str(scenes / "masks"))
+    assert facts["examples"] == 4 and facts["left_out"] == []
+    before = open_source(given(scenes))
+    wanted = {before.fraction(i): before[i] for i in range(4)}
+    for index in (True, False):
+        if not index:
+            for file in [*(tmp_path / "shards").glob("*.index"), tmp_path / "shards" / "index.json"]:
+                file.unlink()
+        after = open_source({"images": str(tmp_path / "shards"), "void": 3})
+        assert len(after) == 4
+        for i in range(4):
+            same = wanted[after.fraction(i)]
+            assert torch.equal(after[i]["image"], same["image"])
+            assert torch.equal(after[i]["mask"], same["mask"].masked_fill(same["mask"] == 3, VOID))
+
+
+def test_shards_in_which_a_mask_is_missing_are_refused(tmp_path):
+    with tarfile.open(tmp_path / "a.tar", "w") as tar:
+        for i, name in enumerate(("1.png", "1.mask.png", "2.png")):
+            content = io.BytesIO()
+            Image.fromarray(ids(i).astype(np.uint8)).save(content, "png")
+            member = tarfile.TarInfo(name)
+            member.size = content.tell()
+            content.seek(0)
+            tar.addfile(member, content)
+    with pytest.raises(MarrowError, match="1 of 2 examples in the shards have no mask"):
+        open_source({"images": str(tmp_path / "a.tar")})
+
+
+def test_the_survey_counts_ids_and_names_masks_that_do_not_fit(scenes):
+    pair(scenes, "scene1/3", ids(3), size=(40, 24))
+    pair(scenes, "scene0/2", np.full((24, 32), 255))
+    found = survey_of(str(scenes / "images"), masks=str(scenes / "masks"), void=3)
+    pixels = np.stack([ids(0), ids(1)])
+    about = found["masks"]["all"]
+    assert about["masks"] == 3 and about["void"] == pytest.approx((pixels == 3).sum() / (3 * 24 * 32), abs=1e-4)
+    known = (pixels != 3).sum() + 24 * 32
+    assert about["ids"] == {str(i): pytest.approx(n / known, abs=1e-4)
+                            for i, n in [(i, (pixels == i).sum()) for i in range(3)] + [(255, 24 * 32)]}  # fmt: skip
+    told = {row["what"]: row for row in found["findings"]}
+    assert told["masks of another size than their images"]["severity"] == "error"
+    assert "give 'void: 255'" in told["a class id far from the others: 255 after 2"]["remedy"]
+    found = survey_of(str(scenes / "images"), masks=str(scenes / "masks"), void=255)
+    assert "masks in which every pixel is void" in {row["what"] for row in found["findings"]}
+    (scenes / "masks" / "scene0" / "2.png").unlink()
+    found = survey_of(str(scenes / "images"), masks=str(scenes / "masks"))
+    first = found["findings"][0]["what"]
+    assert found["masks"] == {} and first.startswith("1 of 4 images have no mask under their name")
 
 
 def test_a_cut_keeps_image_and_mask_together(scenes):

@@ -170,7 +170,7 @@ def test_other_kinds_of_jpeg(mode):
 
 def test_evaluation_and_prediction_ask_for_no_more_than_they_need(tmp_path, photo):
     from marrow.core.loader import batches
-    from marrow.ship.predict import _images, _read
+    from marrow.ship.predict import _pictures, _read
 
     (tmp_path / "a").mkdir()
     (tmp_path / "a" / "1.jpg").write_bytes(photo)
@@ -181,5 +181,5 @@ def test_evaluation_and_prediction_ask_for_no_more_than_they_need(tmp_path, phot
         reduced, view({"image": decode(photo, "x")})["image"]
     )
     for files in ([tmp_path / "a" / "1.jpg"], [tmp_path / "a"]):
-        ((_, opened),) = _images(files)
-        assert torch.equal(_read(opened, view)["image"], reduced)
+        (picture,) = _pictures(files)
+        assert torch.equal(_read(picture, None, view).example["image"], reduced)

@@ -6,7 +6,7 @@ import torch
 
 from marrow.core.errors import MarrowError
 from marrow.core.source import VOID
-from marrow.data.views import Augment, resize
+from marrow.data.views import Augment, random_box, resize
 
 
 def gradient(height, width):
@@ -30,21 +30,21 @@ def test_crops_cover_the_stated_share_of_the_area():
     torch.manual_seed(0)
     view = Augment((32, 32), crop=(0.2, 0.5))
     for _ in range(300):
-        top, left, height, width = view._box(100, 150)
+        top, left, height, width = random_box(100, 150, view.crop)
         assert 0 <= top <= 100 - height and 0 <= left <= 150 - width
         assert 0.19 < height * width / 15000 < 0.51 and 0.7 < width / height < 1.4
 
 
 def test_places_and_ratios_of_crops_are_spread_evenly():
     torch.manual_seed(0)
-    boxes = torch.tensor([Augment((8, 8), crop=(0.25, 0.25))._box(1000, 1000) for _ in range(2000)]).float()
+    boxes = torch.tensor([random_box(1000, 1000, (0.25, 0.25)) for _ in range(2000)]).float()
     top, _, height, width = boxes.T
     assert abs((top / (1000 - height)).mean() - 0.5) < 0.03 and abs((width / height).log().mean()) < 0.02
 
 
 def test_an_odd_aspect_ratio_gets_its_whole_centre():
     torch.manual_seed(0)
-    top, left, height, width = Augment((8, 8), crop=(1.0, 1.0))._box(10, 1000)
+    top, left, height, width = random_box(10, 1000, (1.0, 1.0))
     assert (height, width) == (10, 13) and (top, left) == (0, (1000 - 13) // 2)
 
 

@@ -50,3 +50,10 @@ def test_deeplab_trains_on_one_image_and_refuses_one_map():
     DeepLab((8, 16), (4.0, 16.0), 5, 16).train()([torch.randn(1, 8, 16, 16), torch.randn(1, 16, 4, 4)])
     with pytest.raises(MarrowError, match="maps of one stride"):
         DeepLab((8,), (16.0,), 5, 16)
+
+
+@pytest.mark.parametrize("width", [8, 16, 32, 48])
+def test_fpn_reads_a_map_of_one_pixel_alone_as_among_others(width):
+    decoder, given = SemanticFPN((8, 16), (4.0, 32.0), 5, width), [torch.randn(2, 8, 8, 8), torch.randn(2, 16, 1, 1)]
+    both, one = decoder(given), decoder([m[:1] for m in given])
+    torch.testing.assert_close(one, both[:1])

@@ -5,8 +5,10 @@ import sys
 
 import pytest
 import torch
+from timm.layers import EcaModule
 from torch import nn
 
+from marrow.backbones.vit_resnas import VitRes
 from marrow.core.artifact import Artifact, save
 from marrow.core.contracts import Backbone, Cut, Features, Input
 from marrow.core.cost import cost
@@ -20,15 +22,29 @@ from marrow.tasks.classify import Classify
 
 IMAGE = torch.randint(0, 256, (2, 3, 32, 32), generator=torch.Generator().manual_seed(0), dtype=torch.uint8)
 VIT = ("vit_tiny_patch16_224", {"patch_size": 8, "depth": 2, "embed_dim": 48, "num_heads": 3})
+PVT = ("pvt_tiny", {"dims": (8, 16, 24, 32), "heads": (1, 2, 3, 4), "depths": (1, 1, 1, 2)})
+EMO = ("emo_1m", {"depths": (1, 1, 2, 2), "dims": (8, 12, 16, 24), "head_dims": (8, 12, 8, 12)})
 # Nets in which a channel of zeros is as good as none, since nothing normalises over channels that are cut.
 NETS = [
     ("resnet10t", {"channels": (32, 48, 64, 96), "stem_width": 32}),
     ("mobilenetv3_small_050", {}),
     ("regnety_002", {}),
+    ("cb_resnet50", {"base": "test_resnet"}),
+    ("eca_resnet18", {"channels": (32, 48, 64, 96), "kernel_sizes": (1, 1, 1, 1)}),
     VIT,
+    PVT,
+    ("vit_resnas_tiny", VitRes.tiny),
+    EMO,
 ]
 FAMILIES = [
     "cifar_resnet20",
+    "eca_resnet18",
+    "eca_mobilenetv2_100",
+    "ecaresnet26t",
+    "pvt_tiny",
+    "vit_resnas_tiny",
+    "emo_1m",
+    "cb_resnet50",
     "resnet18",
     "resnet50",
     "resnext50_32x4d",
@@ -73,6 +89,15 @@ def task(name: str, **arguments) -> Classify:
     return Classify(net, classes=5).eval()
 
 
+def lively(model: nn.Module) -> nn.Module:
+    """No channel starts at zero, as the connections between the nets of a composite do."""
+    for module in model.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            nn.init.uniform_(module.weight, 0.5, 1.5)
+            nn.init.uniform_(module.bias, -0.5, 0.5)
+    return model
+
+
 def planned(model: nn.Module, **arguments) -> Cut:
     return MagnitudePrune(**arguments).plan({"model": model}, None, None)
 
@@ -108,8 +133,9 @@ def test_the_weakest_of_two_convolutions_go():
     with torch.no_grad():
         for conv, strengths in ((net.first, [1.0, 0.1, 2.0, 0.2]), (net.second, [1.0, 1.0])):
             conv.weight.copy_(torch.tensor(strengths).view(-1, 1, 1, 1).expand_as(conv.weight))
-    edit, weights = planned(net, ratio=0.5, round_to=2)
-    assert weights is None
+    plan = planned(net, ratio=0.5, round_to=2)
+    edit = plan.edit
+    assert plan.weights is None
     # `second` has one multiple of 2, so its outputs stay; `first` loses channels 1 and 3.
     assert edit.channels == ("0 2",)
     assert edit.tensors == {"first.weight": (0,), "first.bias": (0,), "second.weight": (None, 0)}
@@ -122,10 +148,11 @@ def test_the_weakest_of_two_convolutions_go():
 
 @pytest.mark.parametrize("name, arguments", NETS, ids=[n[0] for n in NETS])
 def test_a_cut_net_is_the_whole_one_with_zeros_in_what_is_gone(name, arguments):
-    model = task(name, **arguments)
+    model = lively(task(name, **{k: v for k, v in arguments.items() if k != "num_classes"}))
     plan = planned(model, ratio=0.4, round_to=8)
     whole = silenced(model, plan.edit)
     small = cut([model], plan).eval()
+    assert cost(small).macs < cost(whole).macs
     for fused in (True, False):
         with torch.inference_mode():
             wanted = set_fused(whole, fused)({"image": IMAGE})["logits"]
@@ -176,6 +203,39 @@ def test_a_vit_loses_heads_and_hidden_units_but_no_width():
     assert block.attn.qkv.weight.shape == (96, 48) and block.attn.proj.weight.shape == (48, 32)
     assert block.mlp.fc1.out_features == block.mlp.fc2.in_features == 128  # 0.7 * 192 = 134.4
     assert model.backbone.dim == 48
+
+
+def test_a_pvt_loses_heads_and_hidden_units_but_no_width():
+    model = task(PVT[0], **PVT[1])
+    model = cut([model], planned(model, ratio=0.5, round_to=8))
+    first, last = model.backbone.net.stages[0].blocks[0], model.backbone.net.stages[3].blocks[0]
+    assert first.attn.heads == 1 and first.attn.q.weight.shape == (8, 8)  # the only head stays
+    assert last.attn.heads == 2 and last.attn.kv.weight.shape == (32, 32) and last.attn.proj.weight.shape == (32, 16)
+    assert last.mlp.fc1.weight.shape == (64, 32)
+    assert model.backbone.dim == 32
+
+
+def test_an_emo_loses_expanded_channels_but_no_width():
+    model = task(EMO[0], **EMO[1])
+    model = cut([model], planned(model, ratio=0.5, round_to=8))
+    block = model.backbone.net.stages.stage4[1]  # 24 channels, 3.5 times as many inside
+    assert block.qk.weight.shape[:2] == (48, 24) and block.heads == 2
+    assert block.v.conv.weight.shape[:2] == (40, 24) and block.proj.weight.shape[:2] == (24, 40)
+    assert block.conv_local.conv.groups == block.conv_local.norm.num_features == 40
+    assert model.backbone.dim == 24
+
+
+def test_gates_slide_over_the_channels_that_are_left():
+    model = task("eca_resnet18", channels=(32, 48, 64, 96))
+    kernels = [m.conv.weight.clone() for m in model.modules() if isinstance(m, EcaModule)]
+    model = cut([model], planned(model, ratio=0.5, round_to=8))
+    gates = [m for m in model.modules() if isinstance(m, EcaModule)]
+    assert all(torch.equal(gate.conv.weight, kernel) for gate, kernel in zip(gates, kernels, strict=True))
+    block = model.backbone.net.layer4[1]
+    assert block.conv2.out_channels == 48
+    x = torch.rand(2, 48, 3, 3)
+    neighbours = nn.functional.conv1d(x.mean((2, 3))[:, None], block.se.conv.weight, padding=block.se.conv.padding)
+    torch.testing.assert_close(block.se(x), x * neighbours.sigmoid().mT[..., None])
 
 
 def test_the_weakest_head_goes():
@@ -251,8 +311,10 @@ def test_what_cannot_be_cut_is_named():
         MarrowError, match=r"resnet10t has no layer that can spare 30% .* multiples of 16. Give a smaller"
     ):
         planned(backbone("resnet10t", channels=(8, 8, 16, 16), stem_width=8))
-    with pytest.raises(MarrowError, match=r"classify\(ecaresnet26t\) cannot be pruned: .*Families that can: resnet"):
-        planned(task("ecaresnet26t"))
+    with pytest.raises(
+        MarrowError, match=r"classify\(swin_tiny_.*\) cannot be pruned: what is left .*Families that can: resnet"
+    ):
+        planned(task("swin_tiny_patch4_window7_224", window_size=4, depths=(2, 2), embed_dim=24, num_heads=(2, 4)))
 
 
 @pytest.mark.parametrize(

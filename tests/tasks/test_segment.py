@@ -9,18 +9,21 @@ from torch.nn import functional as F
 
 import marrow
 from marrow.core.contracts import Input
+from marrow.core.cost import cost
 from marrow.core.engine import Engine
 from marrow.core.errors import Interrupted, MarrowError
 from marrow.core.loader import Data
+from marrow.core.selection import named
 from marrow.core.settings import Optim, Settings
 from marrow.core.source import VOID
 from marrow.core.timm_backbone import TimmBackbone
 from marrow.data import open_source
+from marrow.nn.pyramid import pyramid
 from marrow.tasks.segment import Segment
 from marrow.teach.supervised import Supervised
 
 SMALL = {"backbone": "resnet10t", "channels": [8, 16, 24, 32], "stem_width": 8}
-NAMES = ("miou", "pixel_accuracy", "iou_0", "iou_1", "iou_2")
+NAMES = ["miou", "pixel_accuracy", "iou_sky", "iou_road", "iou_car"]
 
 
 def segment(size: int | tuple[int, int] = 32, classes: int = 3, **args) -> Segment:
@@ -71,11 +74,13 @@ def test_decode_and_metric_by_hand():
     torch.testing.assert_close(decoded["probability"][0, :, 0, 0], torch.tensor([0.7, 0.2, 0.1]))
     metric = Segment.metric()
     metric.update(decoded, batch)
-    rows = {row["metric"]: row for row in metric.compute()}
-    assert tuple(rows) == NAMES and {row["n"] for row in rows.values()} == {1}
+    rows = {row["metric"]: row for row in named(metric.compute(), ["sky", "road", "car"])}
+    numbered = [row["metric"] for row in named(metric.compute(), None)]
+    assert list(rows) == NAMES and numbered[2:] == ["iou_0", "iou_1", "iou_2"]
+    assert {row["n"] for row in rows.values()} == {1}
     # class 0: 1 of 2; class 1: 1 of 2; class 2 was said of a void pixel only, and does not occur
     assert [rows[name]["value"] for name in NAMES] == [0.5, pytest.approx(2 / 3), 0.5, 0.5, None]
-    assert "does not occur" in rows["iou_2"]["reason"]
+    assert "does not occur" in rows["iou_car"]["reason"]
 
 
 def test_metric_counts_pixels_over_all_images():
@@ -113,6 +118,7 @@ def test_masks_that_do_not_fit(mask, sentence):
         ({"overlap": 1.0}, "segment.overlap: 1.0 is outside 0..1"),
         ({"picture": (64, 24)}, "segment.picture: pictures of 64 x 24 .* do not hold a window of .* 32 x 32"),
         ({"assistant": "layer33"}, "no module 'layer33' in ResNet; did you mean 'layer3'"),
+        ({"assistant": ("layer1", "layer2")}, "reads maps of 8, 16, 24, 32 channels, these modules make 8, 16"),
     ],
 )
 def test_arguments_that_do_not_fit(args, sentence):
@@ -162,6 +168,25 @@ def test_the_assistant_teaches_what_lies_before_its_map():
     assert set(task.eval()(batch)) == {"logit_maps"}
 
 
+def test_the_decoder_itself_teaches_the_assistant_of_a_composite():
+    torch.manual_seed(0)
+    backbone = TimmBackbone.create("cb_resnet50", base="cifar_resnet20", img_size=32)
+    first, lead = backbone.root.members
+    lead.load_state_dict(first.state_dict(), strict=False)  # it has no stem and first stage of its own
+    levels = pyramid(backbone, "")
+    inside = tuple(f"members.0.norms.{i}" for i in range(len(first.norms)))[-len(levels) :]
+    task = Segment(backbone, classes=3, width=8, assistant=inside).train()
+    assert set(dict(task.named_children())) == {"backbone", "head"}, "no head of its own"
+    batch = {"image": torch.rand(2, 3, 32, 32), "mask": torch.randint(0, 3, (2, 32, 32))}
+    out = task(batch)
+    # Connections start as zero, so with equal weights lead and assistant agree, and the decoder says the same of both.
+    torch.testing.assert_close(out["assistant"], out["logit_maps"])
+    task.losses(out, batch)["assistant"].backward()
+    reached = {name.split(".")[1] for name, p in backbone.root.named_parameters() if p.grad is not None}
+    assert reached == {"0"} and all(p.grad is not None for p in task.head.parameters())
+    assert set(task.eval()(batch)) == {"logit_maps"}
+
+
 class Stop:
     """A logger that sends this process SIGTERM after the second step."""
 
@@ -208,7 +233,7 @@ def test_resume_equals_uninterrupted(squares, tmp_path):
 def test_a_recipe_trains_saves_exports_and_measures(squares, tmp_path):
     head = {"task": "segment", "backbone": {**SMALL, "img_size": [40, 40]}, "classes": 2, "width": 16,
             "picture": [40, 56], "assistant": "layer3"}  # fmt: skip
-    train, val = ([{**squares, "split": split}] for split in ("train", "val"))
+    train, val = ([{**squares, "split": split, "mask_classes": ["ground", "square"]}] for split in ("train", "val"))
     stages = [
         {"teach": "supervised", "name": "net", "task": head, "data": {"train": train, "val": val, "batch": 6},
          "args": {"size": [40, 40], "crop": [0.5, 1.0]}, "optim": {"adamw": {"lr": 5e-3}}, "steps": 25},
@@ -217,11 +242,15 @@ def test_a_recipe_trains_saves_exports_and_measures(squares, tmp_path):
     net, file = marrow.run({"seed": 0, "stages": stages}, tmp_path / "run", device="cpu", quiet=True)
     kept = {row["metric"]: row["value"] for row in net.meta["metrics"]}
     assert kept["miou"] > 0.6, "ground alone would be 0.45"
+    assert {"iou_ground", "iou_square"} < set(kept)
+    assert net.meta["labels"] == ["ground", "square"] == file.meta["labels"]
+    with pytest.raises(MarrowError, match="--data: the data's classes .dog, cat, .* not the model's .ground, square"):
+        marrow.evaluate(net.path, {**val[0], "mask_classes": ["dog", "cat"]}, device="cpu")
     for artifact in (net, file):
         rows = {row["metric"]: row["value"] for row in marrow.evaluate(artifact.path, val[0], device="cpu")}
         assert rows == pytest.approx(kept, abs=1e-3)
     assert file.meta["runtime"]["outputs"] == ["logit_maps"]
-    assert file.meta["runtime"]["parity"]["max_abs"] < 1e-3
+    assert file.meta["runtime"]["parity"]["max_abs"] < 1e-3 and file.meta["runtime"]["parity"]["agreement"] > 0.999
     again = net.load().eval()
     assert again.picture == (40, 56) and tuple(again.input.size) == (40, 56)
 
@@ -232,7 +261,30 @@ def test_a_recipe_whose_masks_do_not_fit_ends_before_training(squares, tmp_path)
     stage = {"teach": "supervised", "name": "net", "task": head, "data": {"train": train, "batch": 4}, "steps": 1000}
     with pytest.raises(MarrowError, match=r"stages\[0\].data.train: the mask of .* has the class id 2, .* 0 to 1"):
         marrow.run({"seed": 0, "stages": [stage]}, tmp_path / "run", device="cpu", quiet=True)
+    stage["data"] = {"train": [{**squares, "split": "train", "mask_classes": ["square"]}], "batch": 4}
+    with pytest.raises(MarrowError, match="1 classes of the masks have names, the task knows 2"):
+        marrow.run({"seed": 0, "stages": [stage]}, tmp_path / "named", device="cpu", quiet=True)
     unmasked = [{"images": squares["images"], "split": "val", "labels": False}]
     stage["data"] = {"train": [{**squares, "split": "train"}], "val": unmasked, "batch": 4}
     with pytest.raises(MarrowError, match=r"stages\[0\].data.val: the images have no masks"):
         marrow.run({"seed": 0, "stages": [stage]}, tmp_path / "other", device="cpu", quiet=True)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("decoder", ["fpn", "deeplab"])
+def test_a_segmenter_is_pruned_and_quantized_as_a_classifier_is(squares, tmp_path, decoder):
+    backbone = {**SMALL, "img_size": [40, 56]}
+    head = {"task": "segment", "backbone": backbone, "classes": 2, "width": 16, "decoder": decoder}
+    train, val = ([{**squares, "split": split}] for split in ("train", "val"))
+    learning = {"data": {"train": train, "val": val, "batch": 6}, "optim": {"adamw": {"lr": 5e-3}}, "steps": 25}
+    stages = [
+        {"teach": "supervised", "name": "net", "task": head, **learning},
+        {"shrink": "prune", "name": "narrow", "model": {"stage": "net"}, "args": {"ratio": 0.4, "round_to": 4}},
+        {"teach": "supervised", "name": "again", "task": {"stage": "narrow"}, **learning},
+        {"ship": "int8", "name": "file", "model": {"stage": "again"}, "data": {"calibration": train, "parity": val}},
+    ]  # fmt: skip
+    net, narrow, again, file = marrow.run({"seed": 0, "stages": stages}, tmp_path / "run", device="cpu", quiet=True)
+    assert cost(narrow.load()).macs < 0.75 * cost(net.load()).macs
+    parity, kept = file.meta["runtime"]["parity"], again.meta["metrics"][0]["value"]
+    assert parity["sqnr_db"] > 25 and parity["agreement"] > 0.97
+    assert marrow.evaluate(file.path, val[0], device="cpu")[0]["value"] == pytest.approx(kept, abs=0.02)

@@ -12,10 +12,8 @@ from dataclasses import replace
 from typing import Any, Sequence
 
 import timm
-from timm.layers import SelectAdaptivePool2d
 from timm.models import (
     build_model_with_cfg,
-    checkpoint_seq,
     generate_default_cfgs,
     get_pretrained_cfg,
     model_entrypoint,
@@ -25,12 +23,12 @@ from timm.models._features import feature_take_indices
 from timm.models.resnet import ResNet
 from timm.models.swin_transformer import SwinTransformer
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from ..core.errors import MarrowError, near
 from .cbnet_feeds import STYLES, Feed, sources
 from .cbnet_weights import checkpoint_filter_fn
 from .cifar_resnet import CifarResNet
+from .map_net import MapNet, stages_asked_for
 
 __all__ = ["CBNet"]
 
@@ -78,7 +76,7 @@ class Member(nn.Module):
         return x.permute(0, 3, 1, 2) if self.channels_last else x
 
 
-class CBNet(nn.Module):
+class CBNet(MapNet):
     """`count` nets of one kind in a row; images (B, 3, H, W) of the sizes that the kind takes.
 
     base: a name of timm's, or the nets themselves, equally built. style: see `sources`. share_stages: how many first
@@ -95,6 +93,7 @@ class CBNet(nn.Module):
     """
 
     tiny = {"base": "test_resnet", "num_classes": 10}
+    classifier_name = "fc"
 
     def __init__(
         self,
@@ -132,7 +131,6 @@ class CBNet(nn.Module):
             in_chans,
             drop_rate,
         )
-        self.grad_checkpointing = False
         for member in self.members[1:]:
             member.share(share_stages)
         self.feeds = nn.ModuleList()  # [net - 1][stage]
@@ -164,19 +162,6 @@ class CBNet(nn.Module):
     def no_weight_decay(self) -> set[str]:
         return {name for name, _ in self.named_parameters() if name.endswith("relative_position_bias_table")}
 
-    def set_grad_checkpointing(self, enable: bool = True) -> None:
-        self.grad_checkpointing = enable
-
-    def get_classifier(self) -> nn.Module:
-        return self.fc
-
-    def reset_classifier(self, num_classes: int, global_pool: str | None = None) -> None:
-        self.num_classes = num_classes
-        if global_pool is not None:
-            self.global_pool = SelectAdaptivePool2d(pool_type=global_pool, flatten=bool(global_pool))
-        self.head_hidden_size = self.num_features * self.global_pool.feat_mult()
-        self.fc = nn.Linear(self.head_hidden_size, num_classes) if num_classes else nn.Identity()
-
     def forward_all(self, x: Tensor) -> list[list[Tensor]]:
         """The maps of every net, finest first, (B, C, H, W) as in `feature_info`: assistants in their order, the lead last."""
         stem = self.members[0].stem(x)
@@ -196,7 +181,7 @@ class CBNet(nn.Module):
                     continue
                 if k > 0 and len(self.feeds[k - 1][i]):
                     x = x + self._feed(k, i, maps, x)
-                left.append(checkpoint_seq(stage, x) if self.grad_checkpointing and self.training else stage(x))
+                left.append(self.through(stage, x))
             inputs, outputs, maps = entered, left, [member.shown(y, i) for i, y in enumerate(left)]
             found.append([stem] * self.stem_maps + maps)
         return found
@@ -224,10 +209,9 @@ class CBNet(nn.Module):
         Maps always come behind the norms of their stages, so `norm` changes nothing. `stop_early` saves nothing either: the
         lead's first stages wait for the assistant's last.
         """
-        if output_fmt != "NCHW":
-            raise MarrowError(f"CBNet gives NCHW maps, not {output_fmt}", where="forward_intermediates.output_fmt")
+        count = self.stem_maps + len(self.members[-1].stages)
+        taken, _ = stages_asked_for(self, indices, count, output_fmt)
         lead = self.forward_all(x)[-1]
-        taken, _ = feature_take_indices(len(lead), indices)
         maps = [lead[i] for i in taken]
         return maps if intermediates_only else (lead[-1], maps)
 
@@ -246,13 +230,6 @@ class CBNet(nn.Module):
         if prune_head or last < count - 1:
             self.reset_classifier(0, "")
         return taken
-
-    def forward_head(self, x: Tensor, pre_logits: bool = False) -> Tensor:
-        x = F.dropout(self.global_pool(x), self.drop_rate, self.training)
-        return x if pre_logits else self.fc(x)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.forward_head(self.forward_features(x))
 
 
 def _single(name: str, in_chans: int, drop_path_rate: float | None) -> nn.Module:

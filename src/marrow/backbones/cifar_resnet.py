@@ -8,11 +8,12 @@ from __future__ import annotations
 
 from typing import Any
 
-from timm.layers import SelectAdaptivePool2d
-from timm.models import build_model_with_cfg, checkpoint_seq, generate_default_cfgs, register_model
+from timm.models import build_model_with_cfg, generate_default_cfgs, register_model
 from timm.models._features import feature_take_indices
 from torch import Tensor, nn
 from torch.nn import functional as F
+
+from .map_net import MapNet, stages_asked_for, untrained
 
 __all__ = ["CifarResNet"]
 
@@ -40,17 +41,17 @@ class BasicBlock(nn.Module):
         return self.act2(self.bn2(self.conv2(x)) + shortcut)
 
 
-class CifarResNet(nn.Module):
+class CifarResNet(MapNet):
     """`depth` basic blocks in each of three stages; images (B, 3, H, W) of any size from 4 x 4."""
 
     tiny = {"depth": 2, "num_classes": 10}
+    classifier_name = "linear"
 
     def __init__(
         self, depth: int = 3, num_classes: int = 10, in_chans: int = 3, global_pool: str = "avg", drop_rate: float = 0.0
     ):
         super().__init__()
         self.num_classes, self.in_chans, self.drop_rate = num_classes, in_chans, drop_rate
-        self.grad_checkpointing = False
         self.conv1 = nn.Conv2d(in_chans, CHANNELS[0], 3, padding=1, bias=False)
         self.bn1 = nn.BatchNorm2d(CHANNELS[0])
         self.act1 = nn.ReLU(inplace=True)
@@ -69,22 +70,6 @@ class CifarResNet(nn.Module):
     def group_matcher(self, coarse: bool = False) -> dict[str, str]:
         return dict(stem=r"^conv1|^bn1", blocks=r"^layer(\d+)" if coarse else r"^layer(\d+)\.(\d+)")
 
-    def no_weight_decay(self) -> set[str]:
-        return set()
-
-    def set_grad_checkpointing(self, enable: bool = True) -> None:
-        self.grad_checkpointing = enable
-
-    def get_classifier(self) -> nn.Module:
-        return self.linear
-
-    def reset_classifier(self, num_classes: int, global_pool: str | None = None) -> None:
-        self.num_classes = num_classes
-        if global_pool is not None:
-            self.global_pool = SelectAdaptivePool2d(pool_type=global_pool, flatten=bool(global_pool))
-        self.head_hidden_size = self.num_features * self.global_pool.feat_mult()
-        self.linear = nn.Linear(self.head_hidden_size, num_classes) if num_classes else nn.Identity()
-
     def forward_features(self, x: Tensor) -> Tensor:
         return self.forward_intermediates(x, indices=())[0]
 
@@ -101,14 +86,12 @@ class CifarResNet(nn.Module):
 
         There is no norm behind the stages, so `norm` changes nothing; maps are always NCHW.
         """
-        if output_fmt != "NCHW":
-            raise ValueError(f"CifarResNet gives NCHW maps, not {output_fmt}")
-        taken, last = feature_take_indices(len(CHANNELS), indices) if indices != () else ([], len(CHANNELS) - 1)
+        taken, last = stages_asked_for(self, indices, len(CHANNELS), output_fmt)
         stages = (self.layer1, self.layer2, self.layer3)
         maps = []
         x = self.act1(self.bn1(self.conv1(x)))
         for i, stage in enumerate(stages[: last + 1] if stop_early else stages):
-            x = checkpoint_seq(stage, x) if self.grad_checkpointing and self.training else stage(x)
+            x = self.through(stage, x)
             if i in taken:
                 maps.append(x)
         return maps if intermediates_only else (x, maps)
@@ -125,13 +108,6 @@ class CifarResNet(nn.Module):
             self.reset_classifier(0, "")
         return taken
 
-    def forward_head(self, x: Tensor, pre_logits: bool = False) -> Tensor:
-        x = F.dropout(self.global_pool(x), self.drop_rate, self.training)
-        return x if pre_logits else self.linear(x)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.forward_head(self.forward_features(x))
-
 
 def _stage(width_in: int, width: int, depth: int, stride: int) -> nn.Sequential:
     return nn.Sequential(BasicBlock(width_in, width, stride), *(BasicBlock(width, width) for _ in range(depth - 1)))
@@ -139,10 +115,8 @@ def _stage(width_in: int, width: int, depth: int, stride: int) -> nn.Sequential:
 
 def _cfg() -> dict[str, Any]:
     # The published weights were trained on images normalised as for ImageNet.
-    return dict(
-        url="", num_classes=10, input_size=(3, 32, 32), pool_size=(8, 8), crop_pct=1.0, interpolation="bilinear",
-        mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225), first_conv="conv1", classifier="linear",
-    )  # fmt: skip
+    return untrained(num_classes=10, input_size=(3, 32, 32), pool_size=(8, 8), crop_pct=1.0, interpolation="bilinear",
+                     first_conv="conv1", classifier="linear")  # fmt: skip
 
 
 default_cfgs = generate_default_cfgs({f"cifar_resnet{depth}.untrained": _cfg() for depth in (20, 32, 44, 56)})

@@ -23,6 +23,7 @@ from timm.models.resnet import BasicBlock, Bottleneck, ResNet
 from torch import Tensor, nn
 
 from ..core.errors import MarrowError
+from .map_net import untrained
 
 __all__ = ["ECAMobileNetV2", "ECAResNet"]
 
@@ -161,16 +162,10 @@ def _mobile_name(name: str, places: list[tuple[int, int]]) -> str:
     return name.replace("classifier.1.", "classifier.")
 
 
-def _cfg(**kwargs: Any) -> dict[str, Any]:
-    return dict(
-        url="", num_classes=1000, input_size=(3, 224, 224), pool_size=(7, 7), crop_pct=0.875, interpolation="bilinear",
-        mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225), **kwargs,
-    )  # fmt: skip
-
-
 default_cfgs = generate_default_cfgs({
-    **{f"eca_resnet{depth}.untrained": _cfg(first_conv="conv1", classifier="fc") for depth in LAYERS},
-    "eca_mobilenetv2_100.untrained": _cfg(first_conv="conv_stem", classifier="classifier"),
+    **{f"eca_resnet{depth}.untrained": untrained(interpolation="bilinear", first_conv="conv1", classifier="fc")
+       for depth in LAYERS},
+    "eca_mobilenetv2_100.untrained": untrained(interpolation="bilinear", first_conv="conv_stem", classifier="classifier"),
 })  # fmt: skip
 
 

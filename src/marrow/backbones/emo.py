@@ -11,14 +11,15 @@ from collections import OrderedDict
 from typing import Any, Mapping, Sequence
 
 import torch
-from timm.layers import DropPath, LayerNorm2d, SelectAdaptivePool2d, trunc_normal_
-from timm.models import build_model_with_cfg, checkpoint_seq, generate_default_cfgs, register_model
+from timm.layers import DropPath, LayerNorm2d, trunc_normal_
+from timm.models import build_model_with_cfg, generate_default_cfgs, register_model
 from timm.models._efficientnet_blocks import SqueezeExcite
 from timm.models._features import feature_take_indices
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ..core.errors import MarrowError
+from .map_net import MapNet, stages_asked_for, untrained
 
 __all__ = ["EMO", "IRMB"]
 
@@ -113,7 +114,7 @@ class IRMB(nn.Module):
         return x + self.drop_path(self.proj(v + u)) if self.skip else self.proj(u)
 
 
-class EMO(nn.Module):
+class EMO(MapNet):
     """A stem and four stages of `IRMB`; images (B, 3, H, W) of any size from the stride of the last stage, 32.
 
     depths, dims, ratios, head_dims: one a stage. The first block of a stage halves the size, with twice the expansion,
@@ -151,7 +152,6 @@ class EMO(nn.Module):
             if len(values) != len(ATTENDING):
                 raise MarrowError(f"EMO has {len(ATTENDING)} stages, got {tuple(values)}", where=f"EMO.{name}")
         self.num_classes, self.in_chans, self.drop_rate = num_classes, in_chans, drop_rate
-        self.grad_checkpointing = False
         stem = OrderedDict(
             conv=nn.Conv2d(in_chans, STEM, kernels[0], stem_stride, (kernels[0] - 1) // 2),
             norm=nn.BatchNorm2d(STEM, eps=EPS),
@@ -180,21 +180,8 @@ class EMO(nn.Module):
         blocks = r"^stages\.stage([1-4])" if coarse else r"^stages\.stage([1-4])\.(\d+)"
         return dict(stem=r"^stages\.stage0", blocks=blocks)
 
-    def no_weight_decay(self) -> set[str]:
-        return set()
-
-    def set_grad_checkpointing(self, enable: bool = True) -> None:
-        self.grad_checkpointing = enable
-
-    def get_classifier(self) -> nn.Module:
-        return self.head
-
     def reset_classifier(self, num_classes: int, global_pool: str | None = None) -> None:
-        self.num_classes = num_classes
-        if global_pool is not None:
-            self.global_pool = SelectAdaptivePool2d(pool_type=global_pool, flatten=bool(global_pool))
-        self.head_hidden_size = self.num_features * self.global_pool.feat_mult()
-        self.head = nn.Linear(self.head_hidden_size, num_classes) if num_classes else nn.Identity()
+        super().reset_classifier(num_classes, global_pool)
         if num_classes:
             trunc_normal_(self.head.weight, std=0.02)
             nn.init.zeros_(self.head.bias)
@@ -215,16 +202,13 @@ class EMO(nn.Module):
 
         norm: the last stage's map comes behind the final norm, which the other stages do not have.
         """
-        if output_fmt != "NCHW":
-            raise MarrowError(f"EMO gives NCHW maps, not {output_fmt}", where="forward_intermediates.output_fmt")
+        taken, last = stages_asked_for(self, indices, len(self.stages), output_fmt)
         if min(x.shape[-2:]) < self.stride:
             height, width = x.shape[-2:]
             raise MarrowError(f"an image of {height} x {width} is smaller than the stride {self.stride}", where="EMO")
-        count = len(self.stages)
-        taken, last = feature_take_indices(count, indices) if indices != () else ([], count - 1)
         maps = []
         for i, stage in enumerate(self.stages[: last + 1] if stop_early else self.stages):
-            x = checkpoint_seq(stage, x) if self.grad_checkpointing and self.training else stage(x)
+            x = self.through(stage, x)
             behind = self.norm(x) if i == len(self.feature_info) - 1 else x
             if i in taken:
                 maps.append(behind if norm else x)
@@ -243,13 +227,6 @@ class EMO(nn.Module):
         if prune_head or cut:
             self.reset_classifier(0, "")
         return taken
-
-    def forward_head(self, x: Tensor, pre_logits: bool = False) -> Tensor:
-        x = F.dropout(self.global_pool(x), self.drop_rate, self.training)
-        return x if pre_logits else self.head(x)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.forward_head(self.forward_features(x))
 
 
 def checkpoint_filter_fn(state: Mapping[str, Any], model: nn.Module) -> dict[str, Tensor]:
@@ -273,13 +250,6 @@ def checkpoint_filter_fn(state: Mapping[str, Any], model: nn.Module) -> dict[str
     return renamed
 
 
-def _cfg() -> dict[str, Any]:
-    return dict(
-        url="", num_classes=1000, input_size=(3, 224, 224), pool_size=(7, 7), crop_pct=0.875, interpolation="bicubic",
-        mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225), first_conv="stages.stage0.conv", classifier="head",
-    )  # fmt: skip
-
-
 SIZES: dict[str, dict[str, Any]] = {  # table 8; the head widths are those of the released code
     "emo_1m": dict(depths=(2, 2, 8, 3), dims=(32, 48, 80, 168), ratios=(2.0, 2.5, 3.0, 3.5), head_dims=(16, 16, 20, 21),
                    drop_path_rate=0.04036),
@@ -291,7 +261,9 @@ SIZES: dict[str, dict[str, Any]] = {  # table 8; the head widths are those of th
                    drop_path_rate=0.05),
 }  # fmt: skip
 
-default_cfgs = generate_default_cfgs({f"{name}.untrained": _cfg() for name in SIZES})
+default_cfgs = generate_default_cfgs(
+    {f"{name}.untrained": untrained(first_conv="stages.stage0.conv", classifier="head") for name in SIZES}
+)
 
 
 def _create(variant: str, pretrained: bool, **kwargs: Any) -> EMO:

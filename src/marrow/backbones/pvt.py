@@ -22,6 +22,7 @@ from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
 from ..core.errors import MarrowError
+from .map_net import stages_asked_for, untrained
 
 __all__ = ["PyramidVisionTransformer"]
 
@@ -218,9 +219,7 @@ class PyramidVisionTransformer(nn.Module):
 
         norm: also normalise the last stage's map, as what the head reads is.
         """
-        if output_fmt != "NCHW":
-            raise MarrowError(f"PVT gives NCHW maps, not {output_fmt}", where="output_fmt")
-        taken, last = feature_take_indices(len(self.stages), indices) if indices != () else ([], len(self.stages) - 1)
+        taken, last = stages_asked_for(self, indices, len(self.stages), output_fmt)
         self._check(x.shape[-2], x.shape[-1], "pvt.image")
         maps, tokens = [], x
         for i, stage in enumerate(self.stages[: last + 1] if stop_early else self.stages):
@@ -304,11 +303,8 @@ def checkpoint_filter_fn(state: dict[str, Tensor], net: PyramidVisionTransformer
 
 
 def _cfg() -> dict[str, Any]:
-    return dict(
-        url="", num_classes=1000, input_size=(3, 224, 224), pool_size=None, crop_pct=0.9, interpolation="bicubic",
-        mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225), fixed_input_size=True,
-        first_conv="stages.0.patch_embed.proj", classifier="head",
-    )  # fmt: skip
+    return untrained(pool_size=None, crop_pct=0.9, fixed_input_size=True, first_conv="stages.0.patch_embed.proj",
+                     classifier="head")  # fmt: skip
 
 
 default_cfgs = generate_default_cfgs({f"pvt_{size}.untrained": _cfg() for size in DEPTHS})

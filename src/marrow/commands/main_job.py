@@ -92,6 +92,8 @@ def data(
     images: Annotated[str, typer.Argument(metavar="SRC", help="A folder, parquet file, shards, a name.")],
     root: Annotated[str | None, typer.Option(help="For torchvision:NAME, the folder with its files.")] = None,
     group_by: Annotated[str | None, typer.Option(help="Pattern in file names; a find in two splits is a leak.")] = None,
+    masks: Annotated[str | None, typer.Option(help="Folder of masks beside a folder of images.")] = None,
+    void: Annotated[int | None, typer.Option(help="The class id in masks that means unknown.")] = None,
     strict: Annotated[bool, typer.Option("--strict", help="Warnings count as errors.")] = False,
     to_shards: Annotated[
         str | None, typer.Option(help="Copy it into tar shards in this new folder instead; resumable.")
@@ -104,14 +106,14 @@ def data(
         from ..data.write_shards import as_text as written
         from ..data.write_shards import write_shards
 
-        if group_by or strict:
-            raise MarrowError("--group-by and --strict belong to the look at the data, not to --to-shards")
-        facts = write_shards(images, to_shards, shard_size, root, lambda line: typer.echo(line, err=True))
+        if group_by or strict or void is not None:
+            raise MarrowError("--group-by, --void and --strict belong to the look at the data, not to --to-shards")
+        facts = write_shards(images, to_shards, shard_size, root, masks, lambda line: typer.echo(line, err=True))
         printed(json_format.dumps(facts, indent=1) if json else written(facts))
         return
     from ..survey import as_text, failed, survey_of
 
-    found = survey_of(images, root, group_by)
+    found = survey_of(images, root, group_by, masks, void)
     printed(json_format.dumps(found, indent=1) if json else as_text(found))
     if sentence := failed(found, strict):
         raise MarrowError(sentence)

@@ -15,12 +15,13 @@ from .app import Device, Json, Model, Split, app, print_rows, printed
 def predict(
     artifact: Model,
     files: Annotated[list[Path], typer.Argument(help="Images, or folders of them.")],
+    out: Annotated[Path | None, typer.Option(help="Folder for the masks of a model that segments.")] = None,
     json: Json = False,
 ) -> None:
     """What the model says about images."""
     from .. import predict as answer
 
-    rows = answer(artifact, files)
+    rows = answer(artifact, files, out=out)
     print_rows(rows if json else [{k: v for k, v in row.items() if k != "top"} for row in rows], json)
 
 
@@ -31,14 +32,24 @@ def evaluate(
     split: Split = None,
     masks: Annotated[str | None, typer.Option(help="Folder of masks, for a model that segments.")] = None,
     void: Annotated[int | None, typer.Option(help="The class id in masks that means unknown.")] = None,
+    page: Annotated[
+        Path | None, typer.Option(help="Write a page of pictures with truth and answer, for masks.")
+    ] = None,
     device: Device = "auto",
     json: Json = False,
 ) -> None:
     """Measure a model on labelled images."""
     from .. import evaluate as measure
 
-    beside = {k: v for k, v in (("masks", masks), ("void", void)) if v is not None}
-    print_rows(measure(artifact, {**_source(data, split), **beside}, device=device), json)
+    source = {**_source(data, split), **{k: v for k, v in (("masks", masks), ("void", void)) if v is not None}}
+    rows = measure(artifact, source, device=device)
+    if page is not None:
+        from ..core.artifact import Artifact
+        from ..data import open_source
+        from ..ship.mask_page import write
+
+        write(Artifact.open(artifact), open_source(source, "--data"), rows, page)
+    print_rows(rows, json)
 
 
 @app.command()

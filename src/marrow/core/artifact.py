@@ -151,7 +151,8 @@ def save(
 ) -> Artifact:
     """Write an artifact into `folder`, replacing one that is there.
 
-    thing: a backbone, a task, a Table, a Report, or the runtime facts of a file that `fill` writes (`model.onnx`).
+    thing: a backbone, a task, a Table, a Report, or the runtime facts of a file that `fill` writes (`model.onnx`); what else it
+    writes beside a backbone or a task belongs to it.
     parents: hashes of the artifacts it came from. finish: adds files that may be edited later, such as the card.
     """
     folder = Path(folder)
@@ -178,14 +179,15 @@ def save(
 def _write(folder: Path, thing: Any, fill: Callable[[Path], None] | None) -> dict[str, Any]:
     if isinstance(thing, (Backbone, Task)):
         _save_tensors(folder / "weights.safetensors", saved_weights(thing))
+        if fill:
+            fill(folder)
         kind = "task" if isinstance(thing, Task) else "backbone"
         return {"kind": kind, "spec": thing.spec, "input": thing.input.to_json()}
     if isinstance(thing, Table):
         _save_tensors(folder / "table.safetensors", thing.columns)
         return {"kind": "data", "spec": None, "input": None}
     if isinstance(thing, Report):
-        text = json.dumps(thing.rows, indent=1, allow_nan=False)
-        (folder / "rows.json").write_text(text + "\n", encoding="utf-8")
+        write_rows(thing.rows, folder)
         if thing.tensors:
             _save_tensors(folder / "tensors.safetensors", thing.tensors)
         return {"kind": "report", "spec": None, "input": None}
@@ -194,6 +196,11 @@ def _write(folder: Path, thing: Any, fill: Callable[[Path], None] | None) -> dic
         runtime = {k: v for k, v in thing.items() if k != "input"}
         return {"kind": "runtime", "spec": None, "input": thing["input"], "runtime": runtime}
     raise MarrowError(f"cannot save a {type(thing).__name__}; a backbone, task, table or report fits", where="save")
+
+
+def write_rows(rows: Sequence[dict], folder: Path) -> None:
+    text = json.dumps(rows, indent=1, allow_nan=False)
+    (folder / "rows.json").write_text(text + "\n", encoding="utf-8")
 
 
 def _save_tensors(file: Path, tensors: dict[str, Tensor]) -> None:

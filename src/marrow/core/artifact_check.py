@@ -8,6 +8,7 @@ import re
 from pathlib import Path
 from typing import Any, Callable, Mapping
 
+from .clip_input import ClipInput
 from .contracts import Input
 from .errors import MarrowError
 from .limits import LARGEST, side
@@ -55,13 +56,13 @@ def _check_input(given: Any, kind: str, where: str) -> None:
         return
     if not isinstance(given, dict):
         raise MarrowError("artifact.json does not say what the input is", where=where)
-    known = {f.name for f in dataclasses.fields(Input)}
+    known = {f.name for f in dataclasses.fields(ClipInput if given.get("modality") == "video" else Input)}
     if unknown := sorted(set(given) - known):
         raise MarrowError(f"artifact.json: input has unknown key '{unknown[0]}'", where=where)
     if missing := sorted(known - set(given)):
         raise MarrowError(f"artifact.json: input lacks '{missing[0]}'", where=where)
     for key, (fits, words) in INPUT.items():
-        if not fits(given[key]):
+        if key in known and not fits(given[key]):
             raise MarrowError(f"artifact.json: input.{key} is not {words}", where=where)
 
 
@@ -125,5 +126,7 @@ INPUT: dict[str, tuple[Callable[[Any], bool], str]] = {
     "std": (_list(lambda v: _number(v) and v > 0, 1, 4096), "a list of numbers above 0"),
     "resize": (lambda v: v in ("crop", "squash"), "crop or squash"),
     "crop_pct": (lambda v: _number(v) and 0.1 <= v <= 1, "a number from 0.1 to 1"),
+    "frames": (lambda v: _whole(v) and 1 <= v <= 4096, "a number of frames"),
+    "stride": (lambda v: _whole(v) and 1 <= v <= 4096, "a distance in frames"),
     "interpolation": (lambda v: v in FILTERS, "the name of a filter"),
 }

@@ -13,7 +13,9 @@ from typing import Any, Mapping, Sequence
 class Claim:
     """Arms that differ in one thing, run with the same seeds and steps.
 
-    arms: name -> recipe (as a mapping); the artifact of its last stage is measured on `test`. measure: the metric's name.
+    arms: name -> recipe (as a mapping); the artifact of its last stage is measured on `test`, or is
+    the report of a probe. measure: the metric's name.
+    A source with `salt: seed` is drawn anew for every seed, for all arms alike, so that seeds differ in their split too.
     better, than: the arms whose paired difference decides; by: the difference that counts, in the measure's unit.
     unlike: what else the arms differ in, or what a reader must know before trusting the figure.
     """
@@ -36,6 +38,13 @@ class Claim:
         for arm in (self.better, self.than):
             if arm not in self.arms:
                 raise ValueError(f"no arm '{arm}' among {', '.join(self.arms)}")
+
+
+def drawn(given: Any, seed: int) -> Any:
+    """A recipe or a list of sources with `salt: seed` replaced by the seed, everywhere in it."""
+    if isinstance(given, Mapping):
+        return {k: seed if k == "salt" and v == "seed" else drawn(v, seed) for k, v in given.items()}
+    return [drawn(v, seed) for v in given] if isinstance(given, (list, tuple)) else given
 
 
 def interval95(values: Sequence[float]) -> tuple[float, float]:

@@ -91,7 +91,9 @@ class Backbone(nn.Module):
 
 class Metric(Protocol):
     def update(self, decoded: Any, batch: Mapping[str, Any]) -> None: ...
-    def compute(self) -> list[dict]: ...  # rows {"metric", "value", "n", ...}; the first row is the headline
+
+    # rows {"metric", "value", "n", ...}, with "class", its number, where one is about a class; the first is the headline
+    def compute(self) -> list[dict]: ...
 
 
 class Task(nn.Module):
@@ -101,7 +103,7 @@ class Task(nn.Module):
     """
 
     fields: ClassVar[dict[str, str]] = {}
-    gives: ClassVar[frozenset[str]] = frozenset()
+    gives: frozenset[str] = frozenset()
     exempt: ClassVar[dict[str, str]] = {}
     at_once: ClassVar[int] = 256  # examples that are measured together; fewer where answers are large
     labels: list[str] | None = None  # names of the classes, when known
@@ -120,6 +122,10 @@ class Task(nn.Module):
     def exported(self) -> nn.Module | dict[str, nn.Module]:
         """Tensors in, a fixed tuple of tensors out."""
         raise NotImplementedError
+
+    def example(self, count: int = 1) -> dict[str, Tensor]:
+        """Zeros in the shape of what the exported graph takes, in its order: the picture, and what is read beside it."""
+        return {"image": torch.zeros(count, self.input.channels, *self.input.size)}
 
     @property
     def spec(self) -> dict:
@@ -160,11 +166,21 @@ class Method(nn.Module):
 
     needs: ClassVar[dict[str, set[str]]] = {}  # role -> words of `gives`
     streams: ClassVar[tuple[str, ...]] = ("train",)  # () = no data; two or more: the batch is keyed by stream
+    apart: ClassVar[tuple[str, ...]] = ()  # streams that must not share an example
     players: ClassVar[tuple[str, ...]] = ("main",)  # alternating optimisers
-    per_sample: ClassVar[bool] = True  # the loss is a mean over examples: micro-batches may be split
+    per_sample: bool = True  # the loss is a mean over examples: micro-batches may be split
+    gives: frozenset[str] = frozenset()  # "embedding-loss": `forward` is `score` of what `embed` says, see below
     exempt: ClassVar[dict[str, str]] = {}  # common check -> the reason why it does not hold here
 
     def forward(self, batch: Mapping[str, Any], clock: Clock, player: str = "main") -> Step:
+        raise NotImplementedError
+
+    def embed(self, batch: Mapping[str, Any]) -> dict[str, Tensor]:
+        """The first half of a `forward` that gives "embedding-loss": the answers (B, ...) of what is trained, by name."""
+        raise NotImplementedError
+
+    def score(self, z: dict[str, Tensor], batch: Mapping[str, Any], clock: Clock) -> Step:
+        """The second half: the losses of what `embed` said, or of its embeddings (B, D) cut to their first numbers."""
         raise NotImplementedError
 
     def groups(self) -> dict[str, list[Parameter]]:
@@ -217,6 +233,7 @@ class Edit:
 class Cut(NamedTuple):
     edit: Edit
     weights: dict[str, Tensor] | None = None  # the complete new state dict when values change
+    rows: Sequence[dict] = ()  # what a search looked at, kept as rows.json beside the weights
 
 
 class Shrinker:

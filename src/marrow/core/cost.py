@@ -11,12 +11,13 @@ from torch import nn
 from torch.func import functional_call
 from torch.utils.flop_counter import FlopCounterMode
 
+from .clip_input import ClipInput
 from .contracts import Backbone, Input, Task
 
 
 class Cost(NamedTuple):
     params: int
-    macs: int | None  # None where one example cannot be made up from `Input`: anything but images
+    macs: int | None  # None where one example cannot be made up from `Input`: anything but images and clips
     bytes: int
 
 
@@ -38,7 +39,7 @@ def cost(model: nn.Module) -> Cost:
     saved = model.state_dict().values()
     return Cost(
         params=sum(p.numel() for p in model.parameters()),
-        macs=sum(_macs(model).values()) if _input(model).modality == "image" else None,
+        macs=sum(_macs(model).values()) if _input(model).modality in ("image", "video") else None,
         bytes=sum(t.numel() * t.element_size() for t in saved),
     )
 
@@ -49,7 +50,7 @@ def layers(model: nn.Module) -> list[Layer]:
     Mostly the innermost modules. Others are there for what they do or hold themselves: attention between its projections,
     position embeddings. A parameter that two modules share counts for the first.
     """
-    macs = _macs(model) if _input(model).modality == "image" else None
+    macs = _macs(model) if _input(model).modality in ("image", "video") else None
     names, seen, found = _short_names(model), set(), []
     for full, module in model.named_modules():
         own = [p for p in module.parameters(recurse=False) if id(p) not in seen]
@@ -122,8 +123,9 @@ def _macs(model: nn.Module) -> Counter[str]:
         for module in names:
             hooks.enter_context(module.register_forward_pre_hook(enter))
             hooks.enter_context(module.register_forward_hook(leave))
-        image = torch.empty(1, input.channels, *input.size)
-        functional_call(model, state, ({"image": image} if isinstance(model, Task) else image,))
+        frames = (input.frames,) if isinstance(input, ClipInput) else ()
+        one = model.example() if isinstance(model, Task) else torch.empty(1, *frames, input.channels, *input.size)
+        functional_call(model, state, (one,))
     for module, mode in was_training.items():
         module.training = mode
     return own

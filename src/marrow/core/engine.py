@@ -27,7 +27,7 @@ from .loggers import CsvLogger, Logger, TensorBoardLogger
 from .preprocess import plain
 from .progress import Progress, against_waiting
 from .ranks import Ranks
-from .selection import deciding
+from .selection import deciding, named
 from .settings import Settings
 from .source import Source
 from .training import Training, evaluating, prepared, view_of
@@ -58,13 +58,13 @@ class Engine:
         # Reading a number from a device would wait for all that it has still to do.
         self._kept: Callable[[Tensor], Number] = Tensor.item if self._host else Tensor.detach
         self._form = torch.channels_last if settings.channels_last else torch.preserve_format
-        self._trainings, self._cache = 0, cache
+        self._trainings, self.cache = 0, cache
         self.history: dict[str, Any] = {}
 
     def with_(self, **changes: Any) -> "Engine":
         """An engine with other settings on the same device, without checkpoint and logger: for use inside `fit`."""
         return Engine(dataclasses.replace(self.settings, **changes), device=self.device.type, devices=self._devices,
-                      progress=self.progress, cache=self._cache)  # fmt: skip
+                      progress=self.progress, cache=self.cache)  # fmt: skip
 
     def train(self, method: Method, data: Data) -> None:
         """Train in place; afterwards the method's product has the weights that are kept."""
@@ -89,7 +89,7 @@ class Engine:
 
     def _loop(self, run: Training, path: Path | None, saved: dict) -> None:
         s, progress, ranks, first, waited, shown = self.settings, self.progress, self._ranks, run.step, 0.0, {}
-        run.stored = filled(run, self._cache, ranks, self.device, self._form, self._autocast, progress)
+        run.stored = filled(run, self.cache, ranks, self.device, self._form, self._autocast, progress)
         stream = train_batches(run.data, run.method.streams, view_of(run.method), s, first, ranks.rank, ranks.world,
                                self.device.type == "cuda", run.stored)  # fmt: skip
         run.keys = stream.keys
@@ -285,7 +285,7 @@ class Engine:
             for fields in batches(source, plain(task.input), batch or task.at_once, self.settings.workers):
                 fields = move(fields, device)
                 metric.update(task.decode(task(fields), fields), fields)
-        return metric.compute()
+        return named(metric.compute(), task.labels)
 
     def batches(self, source: Source, input: Input, batch: int = 256) -> Iterator[dict]:
         """One ordered pass over a source at a model's input size, on the device."""

@@ -1,7 +1,7 @@
 """The one error a user can fix, and how names are suggested."""
 
 import re
-from difflib import get_close_matches
+from difflib import SequenceMatcher, get_close_matches
 from typing import Any, Iterable
 
 MOST_PROBLEMS = 100
@@ -67,7 +67,9 @@ def near(word: str, known: Iterable[Any]) -> str:
     """The end of a sentence about an unknown word: the closest known ones, or all when there are few."""
     known = sorted(map(str, known))
     if close := get_close_matches(str(word), known, n=3, cutoff=0.6):
-        return "; did you mean " + " or ".join(f"'{c}'" for c in close) + "?"
+        best, *others = (SequenceMatcher(None, c, str(word)).ratio() for c in close)
+        meant = [close[0], *(c for c, ratio in zip(close[1:], others) if ratio > best - 0.2)]
+        return "; did you mean " + " or ".join(f"'{c}'" for c in meant) + "?"
     if known and len(known) <= 12:
         return "; known: " + ", ".join(known)
     return ""

@@ -12,7 +12,7 @@ from typing import Iterator
 from .catalogue import PACKAGE
 
 # Where a module's name is not its distribution's with "_" for "-".
-DISTRIBUTIONS = {"faiss": "faiss-cpu", "open_clip": "open_clip_torch"}
+DISTRIBUTIONS = {"faiss": "faiss-cpu", "skimage": "scikit-image", "open_clip": "open_clip_torch"}
 
 
 @lru_cache(maxsize=None)

@@ -29,6 +29,9 @@ SOURCES = {
     "tokens": "vit_*, deit_*",
     "maps": "resnet*, convnext_*",
     "relu": "resnet*, regnet*",
+    "slimmable": "vit_res_tiny",
+    "clips": "{edit: over_frames, values: {frames: 16, stride: 2}, of: [...]} or inflate",
+    "nested": "what matryoshka trained",
     "logits": "{task: classify, backbone: ..., classes: 10}",
 }
 
@@ -44,19 +47,23 @@ def check_fit(recipe: Recipe, base: Path = Path()) -> tuple[list[str], list[dict
     made: dict[int | str, Callable[[], Any]] = {}
     for stage in recipe.stages:
         where = f"stages[{stage.index}]"
-        models = _models(stage, made, where, problems)
-        for role, model in models.items():
-            if isinstance(model, nn.Module):
+        models, inner = _models(stage, made, where, problems)
+        for role, model in {**models, **inner}.items():
+            if isinstance(model, (Backbone, Task)):
                 rows.append({"stage": stage.name, "verb": stage.verb, "role": role, "model": model_name(model.spec),
                              **cost(model)._asdict()})  # fmt: skip
-        _check_needs(stage, models, where, problems)
-        made[stage.index] = made[stage.name] = _product(stage, models, where, problems)
+        fits = _check_needs(stage.verb, stage.stem, models, where, problems)
+        made[stage.index] = made[stage.name] = _product(stage, models, where, problems) if fits else _unknown
     return problems, rows
 
 
-def _models(stage: Stage, made: dict, where: str, problems: list[str]) -> dict[str, Any]:
-    models = {}
+def _models(stage: Stage, made: dict, where: str, problems: list[str]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The models of a stage by role, and those of a method that one of them is, as "inner.student"."""
+    models: dict[str, Any] = {}
+    inner: dict[str, Any] = {}
     for role, spec in stage.roles.items():
+        if "teach" in spec and not _inner_fits(role, spec, made, f"{where}.{role}", problems, inner):
+            continue
         try:
             models[role] = resolve(spec, made, f"{where}.{role}", meta=True)
             check_kinds(stage.verb, stage.stem, models, where)
@@ -65,7 +72,20 @@ def _models(stage: Stage, made: dict, where: str, problems: list[str]) -> dict[s
             models.pop(role, None)
         except _UnknownProduct:
             continue
-    return models
+    return models, inner
+
+
+def _inner_fits(role: str, spec: dict, made: dict, where: str, problems: list[str], inner: dict[str, Any]) -> bool:
+    """Whether the models of a method inside a method give what it needs; they are added to `inner`."""
+    known = signature("teach", spec["teach"])
+    models = {}
+    for name in known.roles if known else ():
+        try:
+            models[name] = resolve(spec[name], made, f"{where}.{name}", meta=True)
+        except (MarrowError, _UnknownProduct):
+            continue  # said where the method itself is built
+    inner |= {f"{role}.{name}": model for name, model in models.items()}
+    return _check_needs("teach", spec["teach"], models, where, problems)
 
 
 class _UnknownProduct(Exception):
@@ -90,22 +110,26 @@ def _in_stage(error: MarrowError, stage: Stage, where: str) -> MarrowError:
     return MarrowError(error.message, where=where, hint=error.hint)
 
 
-def _check_needs(stage: Stage, models: dict[str, Any], where: str, problems: list[str]) -> None:
-    known = signature(stage.verb, stage.stem)
+def _check_needs(verb: str, stem: str, models: dict[str, Any], where: str, problems: list[str]) -> bool:
+    known, before = signature(verb, stem), len(problems)
     for role, words in known.needs.items() if known else ():
         model = models.get(role)
-        if isinstance(model, (Backbone, Task)) and (sentence := lacking(stage.stem, role, words, model)):
+        if isinstance(model, (Backbone, Task)) and (sentence := lacking(stem, role, words, model)):
             problems.append(f"{where}.{role}: {sentence}")
+    return len(problems) == before
 
 
 def lacking(stem: str, role: str, words: set[str], model: Backbone | Task) -> str:
     """The sentence about what `model` does not give of what is needed; empty when it gives everything."""
-    missing = sorted(words - model.gives)
+    given = model.gives
+    if isinstance(model, Task):  # what its backbones say is there to be read, too
+        given = given.union(*(m.gives for m in model.children() if isinstance(m, Backbone)))
+    missing = sorted(words - given)
     if not missing:
         return ""
     wanted = " and ".join(f"'{w}'" for w in missing)
     hint = f" Try {SOURCES[missing[0]]}." if missing[0] in SOURCES else ""
-    return f"{stem} needs {wanted} from {role}; {model_name(model.spec)} gives {', '.join(sorted(model.gives))}.{hint}"
+    return f"{stem} needs {wanted} from {role}; {model_name(model.spec)} gives {', '.join(sorted(given))}.{hint}"
 
 
 def _product(stage: Stage, models: dict[str, Any], where: str, problems: list[str]) -> Callable[[], Any]:

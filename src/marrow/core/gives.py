@@ -5,9 +5,16 @@ from __future__ import annotations
 from typing import Any
 
 import torch
+from timm.layers import Attention, AttentionRope
+from timm.models.beit import Attention as BeitAttention
+from timm.models.eva import EvaAttention
+from timm.models.vision_transformer_relpos import RelPosAttention
 from torch import nn
 
 from .contracts import Backbone
+
+# Every token attends to every other with queries, keys and values of its heads, which `nn/block_attention.py` reads.
+TOKEN_ATTENTION = (Attention, AttentionRope, BeitAttention, EvaAttention, RelPosAttention)
 
 
 def found(backbone: Backbone, has_maps: bool) -> set[str]:
@@ -31,8 +38,8 @@ def found(backbone: Backbone, has_maps: bool) -> set[str]:
     for module, mode in was_training.items():
         module.training = mode
     names = dict(backbone.root.named_modules())
-    if "blocks.0.attn.qkv" in names:
+    if isinstance(names.get("blocks.0.attn"), TOKEN_ATTENTION):
         gives.add("qkv")
     if any(isinstance(m, nn.ReLU) for m in names.values()):
         gives.add("relu")
-    return gives
+    return gives | set(getattr(type(backbone.root), "also_gives", ()))  # what no run can show, such as "slimmable"

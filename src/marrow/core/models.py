@@ -50,6 +50,16 @@ def _resolve(spec: Any, stages: Mapping[int | str, Callable[[], Any]], where: st
             values = arguments(rest)
             check_kinds("teach", stem, values, where)
             return contract_class("teach", stem, where)(**values)
+        case {"edit": str(kind), "of": [*parents], **rest}:
+            spec_tree.check_parents(parents, where)
+            models = [_resolve(p, stages, f"{where}.of[{i}]", meta) for i, p in enumerate(parents)]
+            for i, model in enumerate(models):
+                if not isinstance(model, nn.Module):
+                    raise MarrowError(
+                        f"an edit is made of models, got a {type(model).__name__}", where=f"{where}.of[{i}]"
+                    )
+            with limits.building(kind, where):
+                return spec_tree.edited(kind, rest.get("values", {}), models, where)
         case {"backbone": str(name), **rest} if name.startswith("hf:"):
             if unknown := sorted(map(str, set(rest) - {"img_size"})):
                 raise MarrowError(f"unknown key '{unknown[0]}'; a net of transformers takes img_size", where=where)
@@ -74,7 +84,7 @@ def _resolve(spec: Any, stages: Mapping[int | str, Callable[[], Any]], where: st
                     f"no earlier stage {reference!r}{near(str(reference), map(str, stages))}", where=where
                 )
             return _part(stages[reference](), rest, where)
-    raise MarrowError(f"a model is one of backbone, task, artifact, stage; got {spec!r}", where=where)
+    raise MarrowError(f"a model is one of backbone, task, artifact, stage, edit; got {spec!r}", where=where)
 
 
 def check_kinds(folder: str, stem: str, models: Mapping[str, Any], where: str) -> None:

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import dataclasses
 
+import torch
 from torch import Tensor
 from torchvision.transforms import InterpolationMode
 from torchvision.transforms.v2 import functional as F
 
+from .clip_input import ClipInput
 from .contracts import Input
 from .errors import MarrowError
+from .footage import clip_numbers, footage
 from .photo import Photo, PhotoView, scale_for
 
 # A large photo is decoded to no less than this times what it is resized to. At 1.5 a pixel differs by 0.2 to 0.9 of 255
@@ -54,11 +57,32 @@ class Plain(PhotoView):
         return (h, h * width // height) if h * width >= w * height else (w * height // width, w)
 
 
-def plain(input: Input) -> Plain:
+@dataclasses.dataclass(frozen=True)
+class PlainClip(PhotoView):
+    """The clip in the middle of a video; one that is too short is run through again."""
+
+    frames: int
+    stride: int
+    picture: Plain
+
+    def __call__(self, example: dict) -> dict:
+        video = footage(example["image"], "data")
+        start = max(0, (len(video) - (self.frames - 1) * self.stride - 1) // 2)
+        clip = video.frames(clip_numbers(start, self.frames, self.stride, len(video)))
+        return {**example, "image": torch.stack([self.picture({"image": frame})["image"] for frame in clip])}
+
+
+def plain(input: Input) -> Plain | PlainClip:
     """The preprocessing that a model's `Input` asks for, as a picklable callable on one example."""
+    if isinstance(input, ClipInput):
+        return PlainClip(input.frames, input.stride, _plain(input.picture))
+    return _plain(input)
+
+
+def _plain(input: Input) -> Plain:
     if input.modality != "image":
         raise MarrowError(
-            f"there is no plain preprocessing for modality '{input.modality}'; known: image", where="input"
+            f"there is no plain preprocessing for modality '{input.modality}'; known: image, video", where="input"
         )
     if input.resize not in ("crop", "squash"):
         raise MarrowError(f"unknown way to resize '{input.resize}'; known: crop, squash", where="input.resize")

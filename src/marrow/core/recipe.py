@@ -17,7 +17,7 @@ import yaml
 from .catalogue import VERBS
 from .errors import MarrowError, near
 from .settings import Optim, Settings
-from .stage_keys import STAGE_KEYS, is_per_player
+from .stage_keys import SEEDS, STAGE_KEYS, is_per_player
 from .static_check import check_static
 
 MOST_BYTES = 200_000  # YAML of single characters takes a few seconds for as many
@@ -66,6 +66,10 @@ class Stage:
     def to_dict(self) -> dict[str, Any]:
         return _copied(self.values)
 
+    def seed(self, recipe: int) -> int:
+        """The recipe's seed; a stage with a `seed` of its own has one that no other recipe seed gives it."""
+        return (recipe * SEEDS + self.values["seed"]) % 2**63 if "seed" in self.values else recipe
+
     def settings(self, seed: int = 0) -> Settings:
         """What the engine needs; `accumulate: k` becomes the micro-batch that k make one batch of."""
         given = {f.name: self.values[f.name] for f in dataclasses.fields(Settings) if f.name in self.values}
@@ -77,7 +81,7 @@ class Stage:
             given["lr_multipliers"] = tuple(given["lr_multipliers"])
         if "accumulate" in self.values:
             given["micro_batch"] = -(-given.get("batch", Settings.batch) // self.values["accumulate"])
-        return Settings(**given, seed=seed)
+        return Settings(**{**given, "seed": self.seed(seed)})
 
 
 def _tuples(value: Any) -> Any:

@@ -115,6 +115,8 @@ class Runner:
                 f"the batch has no '{name}'; it has {', '.join(batch) or 'nothing'}", where=str(self.file)
             )
         x = batch[name]
+        if name != "image":
+            return x
         expected = (self.input.channels, *self.input.size)
         if x.ndim != 4 or tuple(x.shape[1:]) != expected:
             raise MarrowError(f"'{name}' has shape {tuple(x.shape)}; the model takes (B, {', '.join(map(str, expected))})",

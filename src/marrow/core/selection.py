@@ -38,6 +38,16 @@ def deciding(rows: Sequence[Mapping[str, Any]], metric: str | None) -> Mapping[s
     return named[0] if named and named[0]["value"] is not None else None
 
 
+def named(rows: Sequence[Mapping[str, Any]], labels: Sequence[str] | None) -> list[dict]:
+    """The rows of a metric, those about one "class" under its name: iou of class 3 becomes iou_road, or iou_3."""
+    found = []
+    for row in map(dict, rows):
+        if (number := row.pop("class", None)) is not None:
+            row["metric"] += f"_{labels[number] if labels else number}"
+        found.append(row)
+    return found
+
+
 class Best:
     """The best measurement so far with its weights, and how many came after it without being better."""
 

@@ -42,6 +42,7 @@ class Source:
     """
 
     classes: list[str] | None = None
+    mask_classes: list[str] | None = None  # names of the ids in masks, from 0 on, when known
 
     def __len__(self) -> int:
         raise NotImplementedError
@@ -99,4 +100,6 @@ class Source:
         for mask in map(self.stored_mask, range(count)):
             if mask is not None:
                 digest.update(hashlib.blake2b(mask, digest_size=16).digest())
+        if self.mask_classes is not None:
+            digest.update(repr(self.mask_classes).encode())
         return digest.hexdigest()

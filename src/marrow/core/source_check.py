@@ -10,7 +10,7 @@ from typing import Any, Callable, Iterator, Mapping
 from .errors import near
 from .stage_keys import is_number, is_whole
 
-EMBEDDED = ("digits",)
+EMBEDDED = ("digits", "moving_digits", "changing_digits")
 SPLITS = ("train", "val", "test")
 LONGEST_PATTERN = 1000
 
@@ -33,7 +33,10 @@ def _compiles(pattern: str) -> bool:
 SOURCE: dict[str, tuple[Callable[[Any], bool], str]] = {
     "images": (lambda v: isinstance(v, str) and bool(v), "a path or a name"),
     "masks": (lambda v: isinstance(v, str) and bool(v), "a folder"),
+    "videos": (lambda v: v in ("frames", "files"), "frames or files"),
     "void": (lambda v: is_whole(v) and v >= 0, "a class id"),
+    "mask_classes": (lambda v: _names(v) and len(set(v)) == len(v), "a list of distinct class names"),
+    "objects": (lambda v: v == "otsu" or (is_whole(v) and v >= 0), "otsu or the class id of the objects in the masks"),
     "split": (lambda v: v in SPLITS, f"one of {', '.join(SPLITS)}"),
     "root": (lambda v: isinstance(v, str), "a folder"),
     "labels": (lambda v: isinstance(v, bool), "true or false"),
@@ -49,6 +52,9 @@ SOURCE: dict[str, tuple[Callable[[Any], bool], str]] = {
     "without": (lambda v: isinstance(v, list) and bool(v), "a list of sources"),
     "classes": (lambda v: _names(v) and len(set(v)) == len(v), "a list of distinct class names"),
     "only": (lambda v: _names(v), "a list of class names"),
+    "domain": (lambda v: isinstance(v, str) and bool(v), "a name"),
+    "turned": (lambda v: is_whole(v) and 1 <= v <= 3, "1, 2 or 3 quarters of a turn"),
+    "blend": (lambda v: isinstance(v, Mapping) or v == "black", "black or a source"),
 }  # fmt: skip
 
 
@@ -114,6 +120,8 @@ def check_source(source: Any, where: str, base: Path = Path()) -> Iterator[str]:
     if isinstance(others := source.get("without"), list):
         for i, other in enumerate(others):
             yield from check_source(other, f"{where}.without[{i}]", base)
+    if isinstance(other := source.get("blend"), Mapping):
+        yield from check_source(other, f"{where}.blend", base)
     if isinstance(masks := source.get("masks"), str) and masks and not _exists(masks, base):
         yield f"{where}.masks: no folder '{masks}'{_near_path(masks, base)}"
     if "root" in source and not str(images).startswith("torchvision:"):

@@ -12,7 +12,7 @@ Building never needs weights, parents or the network; only registered names and 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping, Sequence  # typing.Mapping cannot stand in a match pattern
+from collections.abc import Iterable, Mapping, Sequence  # typing.Mapping cannot stand in a match pattern
 from types import NoneType, UnionType
 from typing import Any, Union, get_args, get_origin, get_type_hints
 
@@ -27,7 +27,7 @@ from .extras import missing_for
 from .signature import check_values, signature
 from .timm_backbone import TimmBackbone
 
-MOST_PARENTS = 16
+MOST_PARENTS = 32  # the largest published concatenation is of 20
 
 
 def build(spec: Mapping[str, Any], where: str = "spec") -> nn.Module:
@@ -62,11 +62,8 @@ def _built(spec: Mapping[str, Any], where: str) -> nn.Module:
             return build_task(stem, arguments, where)
         case {"edit": str(kind), "values": Mapping() as values, "of": [*parents], **rest}:
             _only(rest, set(), where)
-            edit = edit_class(kind, where)
-            _check_edit(edit, values, where)
-            if len(parents) > MOST_PARENTS:
-                raise MarrowError(f"an edit of {len(parents)} models; at most {MOST_PARENTS} make one", where=where)
-            return apply(edit(**values), [_built(p, f"{where}.of[{i}]") for i, p in enumerate(parents)])
+            check_parents(parents, where)
+            return edited(kind, values, (_built(p, f"{where}.of[{i}]") for i, p in enumerate(parents)), where)
         case {"part": str(name), "of": [parent], **rest}:
             _only(rest, set(), where)
             return part(_built(parent, f"{where}.of"), name, where)
@@ -99,6 +96,19 @@ def part(model: nn.Module, name: str, where: str = "part") -> nn.Module:
     if name not in parts:
         raise MarrowError(f"{type(model).__name__} has no part '{name}'{near(name, parts)}", where=where)
     return parts[name]
+
+
+def check_parents(parents: Sequence[Any], where: str) -> None:
+    """Raise before so many models are built that no edit is made of them."""
+    if len(parents) > MOST_PARENTS:
+        raise MarrowError(f"an edit of {len(parents)} models; at most {MOST_PARENTS} make one", where=where)
+
+
+def edited(kind: str, values: Mapping[str, Any], models: Iterable[nn.Module], where: str = "edit") -> nn.Module:
+    """What the edit `shrink/<kind>.py` with these values makes of models, which are used up."""
+    edit = edit_class(kind, where)
+    _check_edit(edit, values, where)
+    return apply(edit(**values), list(models))
 
 
 def edit_class(kind: str, where: str = "edit") -> type[Edit]:

@@ -10,6 +10,7 @@ from .errors import near
 
 DURATIONS = ("steps", "epochs", "examples")
 SCHEDULES = ("cosine", "constant", "linear")
+SEEDS = 1000  # of stages
 PRECISIONS = ("32-true", "bf16-mixed", "16-mixed")
 
 
@@ -34,6 +35,7 @@ TRAINING: dict[str, tuple[Callable[[Any], bool], str]] = {
     "steps": _whole(1),
     "epochs": _above_zero,
     "examples": _whole(1),
+    "seed": (lambda v: is_whole(v) and 0 <= v < SEEDS, f"a whole number from 0 to {SEEDS - 1}"),
     "optim": (lambda v: isinstance(v, Mapping), "a mapping such as {adamw: {lr: 1e-3}}"),
     "accumulate": _whole(1),
     "micro_batch": _whole(1),

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, Iterator, Mapping, Sequence
 
 from . import plain_json
-from .catalogue import CONTRACTS, VERBS, stems
+from .catalogue import CONTRACTS, VERBS, class_node, stems
 from .errors import MOST_PROBLEMS, MarrowError, near
 from .extras import missing_for
 from .signature import REQUIRED, Argument, Signature, check_values, signature
@@ -26,7 +26,7 @@ DEVICES = {"con", "prn", "aux", "nul", *(f"{port}{i}" for port in ("com", "lpt")
 LONGEST_NAME = 100
 # The most that a number under a key may be; seeds and salts are hashed, so they may be any 64 bits.
 LARGEST = {"steps": 10**9, "epochs": 10**6, "examples": 10**12, "batch": 2**20, "micro_batch": 2**20, "accumulate": 2**20,
-           "workers": 256, "img_size": 2**14, "classes": 2**20, "seed": 2**63 - 1, "salt": 2**63 - 1}  # fmt: skip
+           "workers": 256, "budget": 10**15, "img_size": 2**14, "classes": 2**20, "seed": 2**63 - 1, "salt": 2**63 - 1}  # fmt: skip
 LARGEST_OF_ALL = 10**9
 PATHS = ("images", "masks", "root", "indices", "artifact", "weights")
 
@@ -163,12 +163,12 @@ class _StageCheck:
     def _check_model(self, spec: Any, role: Argument, where: str, verb: str) -> Iterator[str]:
         """A model spec of a recipe; `verb` decides whether an exported file may stand there."""
         match spec:
+            case {"teach": stem, **rest}:  # before the others: "task" may be a role of the method
+                yield from self._check_made("teach", stem, rest, where, verb)
+                yield from _check_kind("Method", role, where)
             case {"task": stem, **rest}:
                 yield from self._check_made("tasks", stem, rest, where, verb)
                 yield from _check_kind("Task", role, where)
-            case {"teach": stem, **rest}:
-                yield from self._check_made("teach", stem, rest, where, verb)
-                yield from _check_kind("Method", role, where)
             case {"backbone": name, **rest}:
                 if not isinstance(name, str):
                     yield f"{where}.backbone: the name of a backbone is needed, got {name!r}"
@@ -179,6 +179,10 @@ class _StageCheck:
                 weights = rest.get("weights")
                 if weights is not None and not (isinstance(weights, str) and (self.base / weights).is_file()):
                     yield f"{where}.weights: no weight file at {weights!r}"
+            case {"edit": kind, "of": [*parents], **rest} if parents:
+                yield from _check_edit(kind, rest, where)
+                for i, parent in enumerate(parents):
+                    yield from self._check_model(parent, Argument("Backbone | Task"), f"{where}.of[{i}]", verb)
             case {"artifact": path, **rest}:
                 yield from _check_part(rest, where)
                 yield from self._check_artifact(path, rest, role, where, verb)
@@ -187,7 +191,7 @@ class _StageCheck:
                 yield from self._check_reference(reference, where, verb)
             case _:
                 yield f"{where}: a model is one of {{backbone: ...}}, {{task: ...}}, {{artifact: ...}}, " \
-                      f"{{stage: ...}}; got {spec!r}"  # fmt: skip
+                      f"{{stage: ...}}, {{edit: ..., of: [...]}}; got {spec!r}"  # fmt: skip
 
     def _check_made(self, folder: str, stem: Any, rest: Mapping, where: str, verb: str) -> Iterator[str]:
         known = signature(folder, stem) if isinstance(stem, str) else None
@@ -243,6 +247,16 @@ def _check_kind(kind: str, role: Argument, where: str) -> Iterator[str]:
         example = {"Task": "{task: classify, backbone: ..., classes: 10}", "Backbone": "{backbone: resnet18}"}
         more = f" such as {example[wanted]}" if wanted in example else ""
         yield f"{where}: a {wanted}{more} is needed, got a {kind}"
+
+
+def _check_edit(kind: Any, rest: Mapping[Any, Any], where: str) -> Iterator[str]:
+    if not (isinstance(kind, str) and kind.isidentifier() and class_node("shrink", kind, "Edit")):
+        yield f"{where}.edit: {kind!r} is no edit; a file of shrink/ such as cat defines one"
+    for key, value in rest.items():
+        if key != "values":
+            yield f"{where}.{key}: unknown key '{key}'{near(key, ('values',))}"
+        elif not isinstance(value, Mapping):
+            yield f"{where}.values: a mapping is needed, got {value!r}"
 
 
 def _check_part(rest: Mapping[Any, Any], where: str) -> Iterator[str]:

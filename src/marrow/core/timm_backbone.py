@@ -166,10 +166,16 @@ class TimmBackbone(Backbone):
 
 @lru_cache(maxsize=256)
 def arguments_of(name: str) -> frozenset[str]:
-    """Constructor arguments of the class behind a timm name."""
+    """Constructor arguments of the class behind a timm name, with those that it hands on to the classes it derives from."""
     with torch.device("meta"):
-        cls = type(timm.create_model(name, pretrained=False))
-    return frozenset(inspect.signature(cls.__init__).parameters) - {"self"}
+        net = timm.create_model(name, pretrained=False)
+    found: set[str] = set()
+    for cls in type(net).__mro__:
+        parameters = inspect.signature(vars(cls)["__init__"]).parameters.values() if "__init__" in vars(cls) else ()
+        found |= {p.name for p in parameters if p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)}
+        if parameters and not any(p.kind is p.VAR_KEYWORD for p in parameters):
+            break
+    return frozenset(found - {"self"})
 
 
 def _json(value: Any) -> Any:

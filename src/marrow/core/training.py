@@ -15,7 +15,7 @@ from .checkpoint import plain
 from .collate import parts_of
 from .contracts import Backbone, Clock, Method, Task
 from .errors import MarrowError
-from .loader import Data, batch_sizes
+from .loader import Data, batch_sizes, source_of
 from .preprocess import plain as preprocessing
 from .selection import Average, Best
 from .settings import Settings
@@ -33,6 +33,7 @@ class Training:
     def __init__(self, method: Method, data: Data, settings: Settings, world: int):
         self.method, self.data, self.settings, self.world = method, data, settings, world
         self.sizes = {s: n // world for s, n in batch_sizes(settings, method.streams, world).items()}
+        check_apart(method, data)
         self.total = total_steps(method, data, settings)
         self.stopped = False
         self.optimizers = optim.build(method, settings)
@@ -198,6 +199,19 @@ def total_steps(method: Method, data: Data, settings: Settings) -> int:
     first = method.streams[0]
     examples = settings.examples or (settings.epochs or 0) * len(data.streams[first])
     return max(1, math.ceil(examples / batch_sizes(settings, method.streams)[first]))
+
+
+def check_apart(method: Method, data: Data) -> None:
+    """Raise where an example is in two streams that the method tells apart."""
+    first: dict[float, tuple[str, str]] = {}
+    for stream in method.apart:
+        source = source_of(data, stream)
+        for i in range(len(source)):
+            other, name = first.setdefault(source.fraction(i), (stream, source.name(i)))
+            if other != stream:
+                raise MarrowError(f"'{name}' of the stream '{other}' is also in '{stream}', as {source.name(i)}; "
+                                  f"{type(method).__name__} learns what tells the two apart", where=f"data.{stream}",
+                                  hint=f"Leave it out there: without: [the sources of {other}].")  # fmt: skip
 
 
 def view_of(method: Method) -> Any:

@@ -20,6 +20,7 @@ class Subset(Source):
     def __init__(self, base: Source, indices: Sequence[int] | np.ndarray, classes: list[str] | None = None):
         self.base, self.indices = base, np.asarray(indices, np.int64)
         self.classes = classes if classes is not None else base.classes
+        self.mask_classes = base.mask_classes
         self._renumbered = None
         if base.classes is not None and classes is not None:
             self._renumbered = {base.classes.index(c): i for i, c in enumerate(classes) if c in base.classes}
@@ -71,7 +72,7 @@ class Wrapped(Source):
     """The examples of another source; what derives from it says what is different."""
 
     def __init__(self, base: Source):
-        self.base, self.classes = base, base.classes
+        self.base, self.classes, self.mask_classes = base, base.classes, base.mask_classes
 
     def __len__(self) -> int:
         return len(self.base)
@@ -135,6 +136,12 @@ class Joined(Source):
                     f"the joined sources have different classes: {', '.join(named[0])} and {', '.join(other)}",
                     where=where,
                 )
+        masks = [p.mask_classes for p in parts if p.mask_classes is not None]
+        for other in masks[1:]:
+            if other != masks[0]:
+                raise MarrowError(f"the joined sources name the ids of their masks differently: {', '.join(masks[0])} and "
+                                  f"{', '.join(other)}", where=where)  # fmt: skip
+        self.mask_classes = masks[0] if masks else None
         labelled = len(named) == len(parts)
         self.parts = [p if labelled or p.classes is None else Unlabelled(p) for p in parts]
         self.classes = named[0] if labelled else None

@@ -14,12 +14,19 @@ from .combine import Wrapped
 CHUNK = 64
 
 
-class Masked(Wrapped):
-    """The same examples, each mask checked against its image; ids equal to `void` become `VOID`."""
+class Misfit(MarrowError):
+    """A mask has another size than its image."""
 
-    def __init__(self, base: Source, void: int | None = None):
+
+class Masked(Wrapped):
+    """The same examples, each mask checked against its image; ids equal to `void` become `VOID`.
+
+    names: of the class ids, from 0 on; default those of the source.
+    """
+
+    def __init__(self, base: Source, void: int | None = None, names: list[str] | None = None):
         super().__init__(base)
-        self.void = void
+        self.void, self.mask_classes = void, names or base.mask_classes
 
     def __getitem__(self, index: int) -> dict:
         return self._checked(self.base[index], index)
@@ -33,8 +40,8 @@ class Masked(Wrapped):
         mask: Tensor = example["mask"]
         (height, width), size = mask.shape, tuple(example["image"].shape[-2:])
         if (height, width) != size:
-            raise MarrowError(f"the mask has {width} x {height} pixels, its image {size[1]} x {size[0]}",
-                              where=self.name(index))  # fmt: skip
+            raise Misfit(f"the mask has {width} x {height} pixels, its image {size[1]} x {size[0]}",
+                         where=self.name(index))  # fmt: skip
         return example if self.void is None else {**example, "mask": mask.masked_fill(mask == self.void, VOID)}
 
 
@@ -43,6 +50,9 @@ def check_masks(source: Source, classes: int, where: str, engine: Any) -> None:
 
     One that cannot be read is passed over here, as the loader does later.
     """
+    if source.mask_classes is not None and len(source.mask_classes) != classes:
+        raise MarrowError(f"{len(source.mask_classes)} classes of the masks have names, the task knows {classes}",
+                          where=where)  # fmt: skip
     chunks = [range(i, min(i + CHUNK, len(source))) for i in range(0, len(source), CHUNK)]
     largest, index = max(engine.map(partial(_largest, source), chunks))
     if largest >= classes:

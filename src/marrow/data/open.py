@@ -7,24 +7,31 @@ from typing import Any, Mapping, Sequence
 
 from ..core.errors import MarrowError
 from ..core.source import Source
-from ..core.source_check import check_source
+from ..core.source_check import EMBEDDED, check_source
 from ..core.table import Table
 from . import select
+from .blended import Blended, Turned
 from .combine import Joined, Unlabelled
 from .digits import digits
-from .folder import ImageFolder, class_folders
+from .domains import OfDomain
+from .folder import ImageFolder, class_folders, sub_folders
+from .frame_folders import FrameFolders
 from .groups import Grouped
 from .hashing import RANGES
 from .layout import data_files, located, splits
 from .mask_folder import MaskFolder
 from .masks import Masked
+from .moving_digits import MovingDigits
+from .objects import Objects
 from .parquet import Parquet
 from .shards import Shards
 from .tables import TableSource
 from .torchvision_sets import TorchvisionSet, own_splits
+from .video_files import VideoFiles
 
 TORCHVISION = "torchvision:"
 WHOLE = (0.0, 1.0)
+VIDEOS = {"frames": FrameFolders, "files": VideoFiles}
 CUTS = ("group", "split", "indices", "without", "only", "hash")  # they may leave nothing
 
 
@@ -32,7 +39,7 @@ def open_source(given: Mapping[str, Any], where: str = "data") -> Source:
     """Open and cut one source; every mistake is a MarrowError that names the key.
 
     Cuts are made in this order: split (by group), indices (positions in the split), without, only, hash, per_class or
-    fraction, classes, labels.
+    fraction, classes; then turned, blend, labels.
     """
     _check(given, where)
     # Cutting by class reads the labels even where they are dropped afterwards.
@@ -58,10 +65,18 @@ def open_source(given: Mapping[str, Any], where: str = "data") -> Source:
     if "classes" in given and labelled:
         source = select.numbered(source, given["classes"], f"{where}.classes")
     if source.stored_mask(0) is not None:
-        source = Masked(source, given.get("void"))
-    elif "void" in given:
-        raise MarrowError("the images have no masks", where=f"{where}.void")
-    return source if labelled or source.classes is None else Unlabelled(source)
+        source = Masked(source, given.get("void"), given.get("mask_classes"))
+    elif alone := [k for k in ("void", "mask_classes") if k in given]:
+        raise MarrowError("the images have no masks", where=f"{where}.{alone[0]}")
+    if "objects" in given:
+        source = Objects(source, given["objects"], f"{where}.objects")
+    if "turned" in given:
+        source = Turned(source, given["turned"])
+    if "blend" in given:
+        other = None if given["blend"] == "black" else open_source(given["blend"], f"{where}.blend")
+        source = Blended(source, other, str(given.get("salt", "")))
+    source = source if labelled or source.classes is None else Unlabelled(source)
+    return OfDomain(source, given["domain"]) if "domain" in given else source
 
 
 def open_sources(mappings: Sequence[Mapping[str, Any]], where: str = "data") -> Source:
@@ -75,7 +90,7 @@ def open_sources(mappings: Sequence[Mapping[str, Any]], where: str = "data") -> 
 def splits_of(images: str, where: str = "data") -> tuple[str, ...]:
     """The splits that a data set brings, in the order train, val, test; empty where the content hash cuts it."""
     _check({"images": images}, where)
-    if images == "digits":
+    if images in EMBEDDED:
         return ()
     if images.startswith(TORCHVISION):
         return own_splits(images.removeprefix(TORCHVISION), f"{where}.images")
@@ -103,10 +118,12 @@ def _stored(given: Mapping[str, Any], labelled: bool, where: str) -> tuple[Sourc
             raise MarrowError(f"torchvision's {name} comes in splits; say which", where=f"{where}.split",
                               hint=f"It has {', '.join(brought)}.")  # fmt: skip
         return TorchvisionSet(name, given.get("root"), split if brought else None, where), bool(brought)
-    if images == "digits":
-        return digits(), False
+    if images in EMBEDDED:
+        return digits() if images == "digits" else MovingDigits(changing=images == "changing_digits"), False
     path = located(images)
     brought = {} if path.is_file() or (path / "artifact.json").is_file() else splits(path, f"{where}.images")
+    if "videos" in given:
+        return _videos(path, brought, given, labelled, where)
     if not brought:
         return _with_masks(_read([path], labelled, f"{where}.images"), given, path, path, where), False
     if split is not None and split not in brought:
@@ -117,6 +134,21 @@ def _stored(given: Mapping[str, Any], labelled: bool, where: str) -> tuple[Sourc
     opened = [_with_masks(_read(paths, labelled, f"{where}.images", everything), given, path, paths[0], where)
               for paths in parts]  # fmt: skip
     return (opened[0] if len(opened) == 1 else Joined(opened, where)), True
+
+
+def _videos(
+    path: Path, brought: dict[str, list[Path]], given: Mapping[str, Any], labelled: bool, where: str
+) -> tuple[Source, bool]:
+    """A folder of videos, or one of its splits, which are folders too."""
+    kind, split = VIDEOS[given["videos"]], given.get("split")
+    if not path.is_dir() or any(not part.is_dir() for parts in brought.values() for part in parts):
+        raise MarrowError(f"{path.name} is not a folder of videos", where=f"{where}.videos")
+    if split is not None and brought and split not in brought:
+        raise MarrowError(f"{path.name} has no split '{split}'; it has {', '.join(brought)}", where=f"{where}.split")
+    names = sorted({name for parts in brought.values() for part in parts for name in sub_folders(part)})
+    chosen = [brought[split][0]] if split and brought else [parts[0] for parts in brought.values()] or [path]
+    opened = [kind(folder, f"{where}.images", labelled, names or None) for folder in chosen]
+    return (opened[0] if len(opened) == 1 else Joined(opened, where)), bool(brought)
 
 
 def _read(paths: Sequence[Path], labelled: bool, where: str, siblings: Sequence[Path] = ()) -> Source:
@@ -179,7 +211,9 @@ def _check(mapping: Mapping[str, Any], where: str) -> None:
         raise MarrowError.listing(problems, where)
     if "per_class" in mapping and "fraction" in mapping:
         raise MarrowError("per_class and fraction exclude each other", where=where)
-    if "masks" in mapping and (mapping["images"] == "digits" or mapping["images"].startswith(TORCHVISION)):
+    if "masks" in mapping and (mapping["images"] in EMBEDDED or mapping["images"].startswith(TORCHVISION)):
         raise MarrowError("'masks' goes with a folder of images only", where=f"{where}.masks")
+    if "videos" in mapping and (mapping["images"] in EMBEDDED or mapping["images"].startswith(TORCHVISION)):
+        raise MarrowError("'videos' goes with a folder only", where=f"{where}.videos")
     if "root" in mapping and not mapping["images"].startswith(TORCHVISION):
         raise MarrowError(f"'root' goes with {TORCHVISION}NAME only", where=f"{where}.root")

@@ -22,22 +22,26 @@ from ..core.errors import MarrowError
 
 FILE, FORMAT = "index.json", "marrow shards 1"
 LARGEST = 2**28  # bytes of index.json; a shard takes 300
+MASKS = ("mask_offsets", "mask_sizes")
 UNFINISHED = "writing.json"  # stands in its place until all shards are written
 REPAIR = "Copy the shards again, or write them again with --to-shards; without index.json they are read as they are."
 
 
 @dataclasses.dataclass(frozen=True)
 class Entries:
-    """Numbers of the samples of one or more shards, 36 bytes each and the text.
+    """Numbers of the samples of one or more shards, 52 bytes each and the text.
 
     offsets, sizes: (N,) of the pictures' bytes in their shard. labels: (N,), -1 without. fractions: (N,) the content
-    hash, NaN where nobody has computed it. names: all in one block; ends: (N,) where each ends in it.
+    hash, NaN where nobody has computed it. mask_offsets, mask_sizes: (N,) of the masks' bytes, the size -1 without. names:
+    all in one block; ends: (N,) where each ends in it.
     """
 
     offsets: np.ndarray
     sizes: np.ndarray
     labels: np.ndarray
     fractions: np.ndarray
+    mask_offsets: np.ndarray
+    mask_sizes: np.ndarray
     names: bytes
     ends: np.ndarray
 
@@ -51,7 +55,7 @@ class Entries:
     def joined(cls, parts: Sequence[Entries]) -> Entries:
         starts = np.cumsum([0, *(len(p.names) for p in parts[:-1])])
         columns = {name: np.concatenate([getattr(p, name) for p in parts])
-                   for name in ("offsets", "sizes", "labels", "fractions")}  # fmt: skip
+                   for name in ("offsets", "sizes", "labels", "fractions", *MASKS)}  # fmt: skip
         ends = np.concatenate([p.ends + start for p, start in zip(parts, starts)])
         return cls(names=b"".join(p.names for p in parts), ends=ends, **columns)
 
@@ -62,28 +66,34 @@ class Gathered:
     def __init__(self) -> None:
         self._offsets, self._sizes, self._labels = array("q"), array("q"), array("i")
         self._fractions, self._names, self._ends = array("d"), bytearray(), array("q")
+        self._mask_offsets, self._mask_sizes = array("q"), array("q")
 
     def __len__(self) -> int:
         return len(self._offsets)
 
-    def add(self, name: str, offset: int, size: int, label: int | None = None, fraction: float = float("nan")) -> None:
+    def add(self, name: str, offset: int, size: int, label: int | None = None, fraction: float = float("nan"),
+            mask: tuple[int, int] | None = None) -> None:  # fmt: skip
         self._offsets.append(offset)
         self._sizes.append(size)
         self._labels.append(-1 if label is None else label)
         self._fractions.append(fraction)
+        self._mask_offsets.append(mask[0] if mask else 0)
+        self._mask_sizes.append(mask[1] if mask else -1)
         self._names += name.encode("utf-8", "replace")
         self._ends.append(len(self._names))
 
     def entries(self) -> Entries:
         offsets, sizes, labels, fractions = map(np.array, (self._offsets, self._sizes, self._labels, self._fractions))
-        return Entries(offsets, sizes, labels, fractions, bytes(self._names), np.array(self._ends, np.int64))
+        masks = np.array(self._mask_offsets), np.array(self._mask_sizes)
+        return Entries(offsets, sizes, labels, fractions, *masks, bytes(self._names), np.array(self._ends, np.int64))
 
 
 def stored(entries: Entries) -> bytes:
-    """An index file."""
+    """An index file; columns about masks are there where masks are."""
+    masks = {name: getattr(entries, name) for name in MASKS} if (entries.mask_sizes >= 0).any() else {}
     return save({
         "offsets": entries.offsets, "sizes": entries.sizes, "labels": entries.labels, "fractions": entries.fractions,
-        "names": np.frombuffer(entries.names, np.uint8), "ends": entries.ends,
+        "names": np.frombuffer(entries.names, np.uint8), "ends": entries.ends, **masks,
     })  # fmt: skip
 
 
@@ -103,11 +113,16 @@ def read(folder: Path, where: str) -> dict[str, Any] | None:
     except MarrowError as error:
         raise MarrowError(f"{FILE} beside the shards is damaged ({error.message})", where=where, hint=REPAIR) from None
     names = found.get("classes") if isinstance(found, dict) else None
-    named = names is None or (isinstance(names, list) and all(isinstance(n, str) for n in names)
-                              and len(set(names)) == len(names))  # fmt: skip
-    if not (named and is_list_of_shards(found) and found.get("format") == FORMAT):
+    of_masks = found.get("mask_classes") if isinstance(found, dict) else None
+    if not (_named(names) and _named(of_masks) and is_list_of_shards(found) and found.get("format") == FORMAT):
         raise MarrowError(f"{FILE} beside the shards is none of '{FORMAT}'", where=where, hint=REPAIR)
     return found
+
+
+def _named(names: Any) -> bool:
+    """Whether these are names of classes, or none."""
+    listed = isinstance(names, list) and all(isinstance(n, str) for n in names)
+    return names is None or (listed and len(set(names)) == len(names))
 
 
 def is_list_of_shards(found: Any) -> bool:
@@ -149,8 +164,10 @@ def entries_of(file: Path, facts: Mapping[str, Any], where: str) -> Entries:
         raise MarrowError(f"{path.name} is damaged: its checksum is not that in {FILE}", where=where, hint=REPAIR)
     try:
         found = load(content)
+        count = len(found["offsets"])
+        masks = {"mask_offsets": np.zeros(count, np.int64), "mask_sizes": np.full(count, -1), **found}
         entries = Entries(found["offsets"], found["sizes"], found["labels"], found["fractions"],
-                          found["names"].tobytes(), found["ends"])  # fmt: skip
+                          masks["mask_offsets"], masks["mask_sizes"], found["names"].tobytes(), found["ends"])  # fmt: skip
     except (SafetensorError, KeyError) as error:
         raise MarrowError(f"{path.name} is no index of a shard ({error})", where=where, hint=REPAIR) from None
     if not _fits(entries, facts["examples"], facts["bytes"]):
@@ -160,13 +177,15 @@ def entries_of(file: Path, facts: Mapping[str, Any], where: str) -> Entries:
 
 def _fits(entries: Entries, count: int, size: int) -> bool:
     """Whether every picture lies inside a shard of this size, every name inside the text, every fraction below 1."""
-    kinds = {"offsets": "i", "sizes": "i", "labels": "i", "ends": "i", "fractions": "f"}
+    kinds = {"offsets": "i", "sizes": "i", "labels": "i", "ends": "i", "fractions": "f", **dict.fromkeys(MASKS, "i")}
     if any((column := getattr(entries, name)).shape != (count,) or column.dtype.kind != k for name, k in kinds.items()):
         return False
     places = np.concatenate([[0], entries.ends, [len(entries.names)]])
     offsets, sizes, fractions = entries.offsets, entries.sizes, entries.fractions
-    inside = (offsets >= 0) & (sizes >= 0) & (sizes <= size) & (offsets <= size - sizes)  # a sum could overflow
-    return bool((np.diff(places) >= 0).all() and inside.all()
+    held = entries.mask_sizes >= 0
+    inside = all(((o >= 0) & (s >= 0) & (s <= size) & (o <= size - s)).all()  # a sum could overflow
+                 for o, s in ((offsets, sizes), (entries.mask_offsets[held], entries.mask_sizes[held])))  # fmt: skip
+    return bool((np.diff(places) >= 0).all() and inside
                 and (np.isnan(fractions) | ((fractions >= 0) & (fractions < 1))).all())  # fmt: skip
 
 

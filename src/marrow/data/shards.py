@@ -15,14 +15,15 @@ from ..core.errors import MarrowError
 from ..core.source import Skipped, Source, Unreadable
 from . import shard_index
 from .blocks import by_blocks
-from .decode import decode, undecoded
+from .decode import decode, decode_ids, undecoded
 from .hashing import fraction
 from .shard_index import Entries, Gathered
 from .tar_scan import Sample, samples
 
 
 class Shards(Source):
-    """Files `key.jpg` (or another image) with `key.cls`, or `key.json` with "label", one after another in .tar files.
+    """Files `key.jpg` (or another image) with `key.cls`, or `key.json` with "label", one after another in .tar files; the
+    mask is `key.mask.png`.
 
     With an index beside them, as `write_shards` makes it, nothing is read on opening and splits keep their content;
     else the headers are read once. Class names come from the index, `classes.txt` or `classes.json` beside the shards,
@@ -36,7 +37,7 @@ class Shards(Source):
         if listed is not None:
             shard_index.check(files, listed["shards"], where)
             parts = [shard_index.entries_of(Path(f), listed["shards"][Path(f).name], where) for f in files]
-            names = listed["classes"]
+            names, self.mask_classes = listed["classes"], listed.get("mask_classes")
         else:
             parts, labels = self._scanned(where)
             names = None
@@ -49,6 +50,11 @@ class Shards(Source):
         self._entries = Entries.joined(parts)
         if not len(self):
             raise MarrowError(f"no images in {', '.join(Path(f).name for f in self._files[:3])}", where=where)
+        unmasked = int((self._entries.mask_sizes < 0).sum())
+        if 0 < unmasked < len(self):
+            raise MarrowError(f"{unmasked} of {len(self)} examples in the shards have no mask", where=where,
+                              hint="Add their masks, or take all of them out.")  # fmt: skip
+        self._masked = not unmasked
         missing = int((self._entries.labels < 0).sum())
         if labelled and names and missing < len(self):
             if missing:
@@ -67,7 +73,7 @@ class Shards(Source):
             found = Gathered()
             for sample in samples(path, where):
                 if isinstance(sample, Sample):
-                    found.add(sample.name, sample.offset, sample.size)
+                    found.add(sample.name, sample.offset, sample.size, mask=sample.mask)
                     labels.append(sample.label)
                 else:
                     bare.append(f"{Path(path).name}/{sample}")
@@ -90,11 +96,19 @@ class Shards(Source):
         return self._files[int(np.searchsorted(self._shard_ends, index, side="right"))]
 
     def stored(self, index: int) -> bytes:
-        path, size = self._shard(index), int(self._entries.sizes[index])
+        return self._read(index, int(self._entries.offsets[index]), int(self._entries.sizes[index]))
+
+    def stored_mask(self, index: int) -> bytes | None:
+        if not self._masked:
+            return None
+        return self._read(index, int(self._entries.mask_offsets[index]), int(self._entries.mask_sizes[index]))
+
+    def _read(self, index: int, offset: int, size: int) -> bytes:
+        path = self._shard(index)
         try:
             file = os.open(path, os.O_RDONLY)
             try:
-                content = os.pread(file, size, int(self._entries.offsets[index]))
+                content = os.pread(file, size, offset)
             finally:
                 os.close(file)
         except OSError as error:
@@ -110,7 +124,10 @@ class Shards(Source):
         return self._example(index, undecoded)
 
     def _example(self, index: int, read: Callable[[bytes, str], Any]) -> dict:
-        example = {"image": read(self.stored(index), self.name(index))}
+        name = self.name(index)
+        example = {"image": read(self.stored(index), name)}
+        if (mask := self.stored_mask(index)) is not None:
+            example["mask"] = decode_ids(mask, name)
         return example if self.classes is None else {**example, "label": int(self._entries.labels[index])}
 
     def fraction(self, index: int) -> float:

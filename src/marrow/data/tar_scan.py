@@ -15,15 +15,18 @@ from .folder import SUFFIXES
 MARK = 1024  # bytes of the two empty blocks that end a tar file
 LARGEST = 2**20  # bytes of a file that holds a label
 MOST_CLASSES = 2**20
+MASK = "mask."  # `key.mask.png` is the mask of `key.jpg`
 
 
 class Sample(NamedTuple):
-    """name: its key, with what the picture was called before in brackets. offset, size: where the picture's bytes lie."""
+    """name: its key, with what the picture was called before in brackets. offset, size: where the picture's bytes lie;
+    mask: where those of its mask do."""
 
     name: str
     offset: int
     size: int
     label: int | str | None
+    mask: tuple[int, int] | None = None
 
 
 def samples(path: str, where: str) -> Iterator[Sample | str]:
@@ -31,7 +34,7 @@ def samples(path: str, where: str) -> Iterator[Sample | str]:
 
     Raises for what is no tar file, is cut off, or holds a file twice.
     """
-    shard, key, picture, label, called = Path(path).name, "", None, None, None
+    shard, key, picture, mask, label, called = Path(path).name, "", None, None, None, None
     seen: set[int] = set()  # hashes of file names: a shard may hold a million
     end = 0
     try:
@@ -48,10 +51,11 @@ def samples(path: str, where: str) -> Iterator[Sample | str]:
                 seen.add(found)
                 if (of := f"{folder}/{stem}" if folder else stem) != key:
                     if key:
-                        yield _sample(key, picture, label, called)
-                    key, picture, label, called = of, None, None, None
+                        yield _sample(key, picture, mask, label, called)
+                    key, picture, mask, label, called = of, None, None, None, None
                 if f".{suffix.lower()}".endswith(SUFFIXES):
-                    picture = (member.offset_data, member.size)
+                    place = (member.offset_data, member.size)
+                    picture, mask = (picture, place) if suffix.lower().startswith(MASK) else (place, mask)
                 elif suffix in ("cls", "json"):
                     if member.size > LARGEST:
                         raise MarrowError(
@@ -65,11 +69,13 @@ def samples(path: str, where: str) -> Iterator[Sample | str]:
     if os.path.getsize(path) < end + MARK:
         raise MarrowError(f"{shard} is cut off: the two empty blocks that end a tar file are missing", where=where)
     if key:
-        yield _sample(key, picture, label, called)
+        yield _sample(key, picture, mask, label, called)
 
 
-def _sample(key: str, picture: tuple[int, int] | None, label: Any, called: str | None) -> Sample | str:
-    return key if picture is None else Sample(f"{key} ({called})" if called else key, *picture, label)
+def _sample(
+    key: str, picture: tuple[int, int] | None, mask: tuple[int, int] | None, label: Any, called: str | None
+) -> Sample | str:
+    return key if picture is None else Sample(f"{key} ({called})" if called else key, *picture, label, mask)
 
 
 def _facts(data: bytes, suffix: str, name: str, where: str) -> tuple[int | str | None, str | None]:

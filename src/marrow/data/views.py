@@ -16,7 +16,7 @@ from ..core.source import VOID
 
 __all__ = ["Augment", "plain"]
 
-LOG_RATIO = math.log(3 / 4), math.log(4 / 3)  # aspect ratios of a random crop, as in Inception's training
+RATIOS = 3 / 4, 4 / 3  # aspect ratios of a random crop, as in Inception's training
 TRIES = 10
 
 
@@ -45,7 +45,7 @@ class Augment(PhotoView):
         image, scale = example["image"], 1
         height, width = image.shape[-2:]
         mirrored = self.flip and torch.rand(()).item() < 0.5
-        box = self._box(height, width) if self.crop else (0, 0, height, width)
+        box = random_box(height, width, self.crop) if self.crop else (0, 0, height, width)
         place = torch.rand(2).tolist() if self.crop is None else [0.0, 0.0]
         target = self.size if self.crop else self._covering(height, width)
         if isinstance(image, Photo):
@@ -58,20 +58,6 @@ class Augment(PhotoView):
             mask = self._placed(resize(mask, target), place)[0]
             view["mask"] = mask.flip(-1) if mirrored else mask
         return view
-
-    def _box(self, height: int, width: int) -> Box:
-        """(top, left, height, width) of the cut; the whole centre if no draw fits into an odd aspect ratio."""
-        low, high = self.crop  # type: ignore[misc]
-        for _ in range(TRIES):
-            a, r, y, x = torch.rand(4).tolist()
-            area = height * width * (low + a * (high - low))
-            ratio = math.exp(LOG_RATIO[0] + r * (LOG_RATIO[1] - LOG_RATIO[0]))
-            w, h = round(math.sqrt(area * ratio)), round(math.sqrt(area / ratio))
-            if 0 < w <= width and 0 < h <= height:
-                return int(y * (height - h + 1)), int(x * (width - w + 1)), h, w
-        w = min(width, round(height * math.exp(LOG_RATIO[1])))
-        h = min(height, round(width / math.exp(LOG_RATIO[0])))
-        return (height - h) // 2, (width - w) // 2, h, w
 
     def _covering(self, h: int, w: int) -> tuple[int, int]:
         """The smallest size of this aspect ratio that covers `size`."""
@@ -87,6 +73,21 @@ class Augment(PhotoView):
         top = int(place[0] * (x.shape[-2] - height + 1))
         left = int(place[1] * (x.shape[-1] - width + 1))
         return cut(x, top, left, height, width)
+
+
+def random_box(height: int, width: int, shares: tuple[float, float], ratios: tuple[float, float] = RATIOS) -> Box:
+    """(top, left, height, width) of a cut; the whole centre if no draw fits into an odd aspect ratio."""
+    (low, high), (tall, wide) = shares, ratios
+    for _ in range(TRIES):
+        a, r, y, x = torch.rand(4).tolist()
+        area = height * width * (low + a * (high - low))
+        ratio = math.exp(math.log(tall) + r * (math.log(wide) - math.log(tall)))
+        w, h = round(math.sqrt(area * ratio)), round(math.sqrt(area / ratio))
+        if 0 < w <= width and 0 < h <= height:
+            return int(y * (height - h + 1)), int(x * (width - w + 1)), h, w
+    w = min(width, round(height * wide))
+    h = min(height, round(width / tall))
+    return (height - h) // 2, (width - w) // 2, h, w
 
 
 def cut(x: Tensor, top: int, left: int, height: int, width: int) -> Tensor:

@@ -26,27 +26,28 @@ from .header import ENDINGS
 from .layout import located
 from .open import open_source, splits_of
 from .shard_index import UNFINISHED, Gathered
+from .tar_scan import MASK
 
 WHERE, SIZE = "--to-shards", "256MB"
 UNITS = {"kb": 1e3, "mb": 1e6, "gb": 1e9, "kib": 2**10, "mib": 2**20, "gib": 2**30}
 TRIES = 32  # examples asked for their fields
 
 
-def write_shards(images: str, to: Path | str, size: str = SIZE, root: str | None = None,
+def write_shards(images: str, to: Path | str, size: str = SIZE, root: str | None = None, masks: str | None = None,
                  told: Callable[[str], None] = lambda line: None) -> dict[str, Any]:  # fmt: skip
     """Copy a data set, with the splits that it brings, into shards of about `size`; what was written, as JSON values.
 
     A sample is `NUMBER.jpg` (or another ending) with the stored bytes, PNG where a source keeps pixels, and `NUMBER.json`
-    with label, class and name; NUMBER is the example's place in its split. They are in the order of one shuffled epoch,
+    with label, class and name, a mask `NUMBER.mask.png`; NUMBER is the example's place in its split. They are in the order of one shuffled epoch,
     since a shard of one class would make batches of one class. Files get their names when they are whole. Given the
     same again, an interrupted call goes on behind the last whole shard, a finished one writes nothing; what counts as the
     same are classes, labels and names.
 
-    told: is given a line for each shard.
+    masks: their folder, for a folder of images. told: is given a line for each shard.
     """
     folder, limit = Path(to), _size(size)
-    sources = _opened(images, root)
-    _outside(images, root, folder)
+    sources = _opened(images, root, masks)
+    _outside(images, [place for place in (root, masks) if place], folder)
     named = {tuple(s.classes) for s in sources.values() if s.classes is not None}
     if len(named) > 1:
         raise MarrowError("the splits have different classes", where=WHERE)
@@ -56,6 +57,8 @@ def write_shards(images: str, to: Path | str, size: str = SIZE, root: str | None
     try:
         _write(folder, limit, sources, orders, state, told)
         about = {"format": shard_index.FORMAT, **state, "classes": classes, "left_out": _left_out(sources)}
+        if of_masks := next((s.mask_classes for s in sources.values() if s.mask_classes), None):
+            about["mask_classes"] = of_masks
         if classes is not None:
             _replace(folder / "classes.json", json.dumps(classes).encode())  # for other readers
         _replace(folder / shard_index.FILE, json.dumps(about, indent=1).encode())
@@ -150,15 +153,21 @@ class _Example:
     name: str
     label: int | None
     fraction: float
+    mask: tuple[str, bytes] | None  # ending and content
 
     @property
     def room(self) -> int:
-        return len(self.image) + len(self.about) + 4 * tarfile.BLOCKSIZE
+        mask = len(self.mask[1]) + 2 * tarfile.BLOCKSIZE if self.mask else 0
+        return len(self.image) + len(self.about) + 4 * tarfile.BLOCKSIZE + mask
 
     def into(self, shard: _Shard) -> None:
         shard.file(f"{self.key}.json", self.about)
         start = shard.file(f"{self.key}.{self.ending}", self.image)
-        shard.found.add(f"{self.key} ({self.name})", start, len(self.image), self.label, self.fraction)
+        mask = None
+        if self.mask is not None:
+            ending, content = self.mask
+            mask = (shard.file(f"{self.key}.{MASK}{ending}", content), len(content))
+        shard.found.add(f"{self.key} ({self.name})", start, len(self.image), self.label, self.fraction, mask)
 
 
 def _examples(source: Source, indices: np.ndarray, unreadable: dict[str, str]) -> Iterator[_Example | None]:
@@ -169,6 +178,9 @@ def _examples(source: Source, indices: np.ndarray, unreadable: dict[str, str]) -
             image = source.stored(index)
             ending = "png" if image is None else _ending(image, name)
             image = encode_png(source[index]["image"]).numpy().tobytes() if image is None else image
+            mask = source.stored_mask(index)
+            if mask == b"":
+                raise Unreadable(name, "its mask cannot be read")
         except Unreadable as error:
             unreadable[error.name] = error.reason
             yield None
@@ -176,7 +188,8 @@ def _examples(source: Source, indices: np.ndarray, unreadable: dict[str, str]) -
         about: dict[str, Any] = {"name": name}
         if label is not None and source.classes is not None:
             about |= {"label": label, "class": source.classes[label]}
-        yield _Example(f"{index:08d}", ending, image, json.dumps(about).encode(), name, label, source.fraction(index))
+        yield _Example(f"{index:08d}", ending, image, json.dumps(about).encode(), name, label, source.fraction(index),
+                       None if mask is None else (_ending(mask, f"{name}.png"), mask))  # fmt: skip
 
 
 def _ending(image: bytes, name: str) -> str:
@@ -190,8 +203,8 @@ def _ending(image: bytes, name: str) -> str:
         return own[1:] if any(own in endings for endings in ENDINGS.values()) else "jpg"
 
 
-def _opened(images: str, root: str | None) -> dict[str, Source]:
-    given = {"images": images, **({"root": root} if root else {})}
+def _opened(images: str, root: str | None, masks: str | None) -> dict[str, Source]:
+    given = {"images": images, **({"root": root} if root else {}), **({"masks": masks} if masks else {})}
     splits = splits_of(images, "data")
     return {s: open_source({**given, "split": s}, "data") for s in splits} or {"images": open_source(given, "data")}
 
@@ -204,15 +217,17 @@ def _identity(sources: Mapping[str, Source], orders: Mapping[str, torch.Tensor],
     digest = hashlib.sha256(repr(limit).encode())
     for split, source in sources.items():
         digest.update(repr((split, source.classes)).encode())
+        if source.stored_mask(0) is not None:
+            digest.update(repr(("masks", source.mask_classes)).encode())
         digest.update(orders[split].numpy().tobytes())
         for index in range(len(source)):
             digest.update(f"{source.label(index)} {source.name(index)}\n".encode("utf-8", "replace"))
     return digest.hexdigest()
 
 
-def _outside(images: str, root: str | None, folder: Path) -> None:
+def _outside(images: str, more: list[str], folder: Path) -> None:
     target = folder.resolve()
-    for source in (located(images), *([Path(root).expanduser()] if root else [])):
+    for source in (located(images), *(Path(place).expanduser() for place in more)):
         if source.is_dir():
             inside = target == source.resolve() or source.resolve() in target.parents
         else:
@@ -250,7 +265,7 @@ def _begun(folder: Path, identity: str) -> dict[str, Any]:
 
 
 def _left_out(sources: Mapping[str, Source]) -> list[str]:
-    """Fields of the examples that shards have no place for, such as masks."""
+    """Fields of the examples that shards have no place for, such as numbers beside the images."""
     fields: dict[str, None] = {}
     for source in sources.values():
         for index in range(min(TRIES, len(source))):
@@ -259,7 +274,7 @@ def _left_out(sources: Mapping[str, Source]) -> list[str]:
                 break
             except Unreadable:
                 continue
-    return [name for name in fields if name not in ("image", "label")]
+    return [name for name in fields if name not in ("image", "label", "mask")]
 
 
 def _size(text: str) -> int:

@@ -49,5 +49,7 @@ class SemanticFPN(nn.Module):
 
 
 def _block(width: int) -> nn.Sequential:
-    norm = nn.GroupNorm(math.gcd(32, width), width)
+    # 32 groups as in the paper, of two channels at least: one alone has no variance on a map of one pixel.
+    groups = min(math.gcd(32, width), max(1, width // 2))
+    norm = nn.GroupNorm(groups, width)
     return nn.Sequential(nn.Conv2d(width, width, 3, padding=1, bias=False), norm, nn.ReLU())

@@ -11,6 +11,7 @@ from pathlib import Path
 from time import perf_counter
 from typing import Any, Callable, Iterator, NamedTuple, Sequence
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -88,10 +89,11 @@ def _entrant(artifact: Artifact, threads: int, batch: int) -> Entrant:
         import onnxruntime
 
         runner = Runner(artifact.path, artifact.meta, threads=threads)
-        session, given = runner.session, dict.fromkeys(runner.inputs, unit(images))
+        session, given = runner.session, _given(runner, images)
         run = partial(session.run, None, given)
         return Entrant(artifact, runner.runtime, onnxruntime.__version__, runner.precision, run)
-    model, batch_of = artifact.load(), {"image": images} if artifact.kind == "task" else images
+    model = artifact.load()
+    batch_of = {**model.example(batch), "image": images} if artifact.kind == "task" else images
     return Entrant(artifact, "torch", torch.__version__, "fp32", partial(model, batch_of))
 
 
@@ -102,13 +104,20 @@ def _in_openvino(artifact: Artifact, threads: int, batch: int) -> Entrant:
     # Left alone, OpenVINO computes an fp32 file in bf16 where the processor can.
     settings = {"INFERENCE_NUM_THREADS": threads, "INFERENCE_PRECISION_HINT": "f32", "PERFORMANCE_HINT": "LATENCY"}
     request = openvino.Core().compile_model(str(runner.file), "CPU", settings).create_infer_request()
-    given = dict.fromkeys(runner.inputs, unit(_images(artifact, batch)))
+    given = _given(runner, _images(artifact, batch))
     return Entrant(artifact, "openvino", version("openvino"), runner.precision, partial(request.infer, given))
 
 
 def _images(artifact: Artifact, batch: int) -> Tensor:
     size = (batch, artifact.meta["input"]["channels"], *artifact.meta["input"]["size"])
     return torch.rand(size, generator=torch.Generator().manual_seed(0))
+
+
+def _given(runner: Runner, images: Tensor) -> dict[str, np.ndarray]:
+    """Images, and zeros for what the file reads beside them."""
+    shapes = {i.name: i.shape[1:] for i in runner.session.get_inputs()}
+    return {name: unit(images) if name == "image" else np.zeros((len(images), *shapes[name]), np.float32)
+            for name in runner.inputs}  # fmt: skip
 
 
 def _is_fp32_of(other: Entrant, entrant: Entrant) -> bool:

@@ -34,22 +34,24 @@ def for_export(task: Task) -> Task:
 
 @torch.no_grad()
 def trace(task: Task) -> ModelProto:
-    """The graph of `task.exported()`: image (B, C, H, W) float32 in [0, 1] -> the task's answer under its own keys."""
-    image = torch.rand(2, task.input.channels, *task.input.size, generator=torch.Generator().manual_seed(0))
+    """The graph of `task.exported()`: image (B, C, H, W) float32 in [0, 1], and what the task reads beside it -> the
+    task's answer under its own keys.
+    """
+    given = task.example(2)
     module = task.exported()
     if not isinstance(module, nn.Module):
         raise MarrowError(f"{stem_of(type(task))} exports {len(module)} graphs, one fits into a file", where="export")
-    keys = list(task({"image": image}))
+    keys = list(task(given))
     try:
         with held():
             program = torch.onnx.export(
                 module.eval(),
-                (image,),
+                tuple(given.values()),
                 dynamo=True,
                 opset_version=OPSET,
-                input_names=["image"],
+                input_names=list(given),
                 output_names=keys,
-                dynamic_shapes=({0: torch.export.Dim("batch")},),
+                dynamic_shapes=({0: torch.export.Dim("batch")},) * len(given),
                 verbose=False,
             )
     except torch.onnx.errors.OnnxExporterError as error:

@@ -20,6 +20,8 @@ from .parity import compare, spread
 if TYPE_CHECKING:
     from onnx import ModelProto
 
+Given = Tensor | dict[str, Tensor]
+
 LEAST_SQNR_DB = 20.0
 USUAL_AGREEMENT = 0.97
 BATCH = 16
@@ -51,15 +53,16 @@ class Int8(Exporter):
         file, seven_bits = Path(folder) / FILE, saturates_here()
         with TemporaryDirectory() as scratch:
             parent = Path(scratch) / "fp32.onnx"
-            graph.write(graph.trace(task), parent, task, precision="fp32", licence=self.licence)
-            images = (batch["image"] for batch in engine.batches(calibration, task.input, BATCH))
-            quantized = quantize(parent, Path(scratch), images, reduce_range=seven_bits)
+            inputs = graph.write(graph.trace(task), parent, task, precision="fp32", licence=self.licence)["inputs"]
+            given = ({name: batch[name] for name in inputs} for batch in engine.batches(calibration, task.input, BATCH))
+            quantized = quantize(parent, Path(scratch), given, reduce_range=seven_bits)
             meta = graph.write(quantized, file, task, precision="int8", licence=self.licence)
             bytes_ratio = file.stat().st_size / parent.stat().st_size
         runner = Runner(folder, {"runtime": meta, "input": meta["input"], "labels": task.labels})
         found = compare(task, runner, engine.batches(held_out, task.input, BATCH))
+        what = f"{'the pixels of ' if 'mask' in task.fields else ''}{found['n']} other images"
         agreement, sqnr_db = found["agreement"], found["sqnr_db"]
-        kept = "" if agreement is None else f"{agreement:.1%} of {found['n']} other images keep their answer"
+        kept = "" if agreement is None else f"{agreement:.1%} of {what} keep their answer"
         if not (sqnr_db is None or sqnr_db >= LEAST_SQNR_DB):
             raise ParityError(f"int8 loses too much: {sqnr_db:.1f} dB of signal over noise, at least "
                               f"{LEAST_SQNR_DB:g} are needed. {kept}", where=str(file), hint="Ship the fp32 file.")  # fmt: skip
@@ -77,8 +80,8 @@ class Int8(Exporter):
                           hint="Give more images.")  # fmt: skip
 
 
-def quantize(parent: Path, scratch: Path, images: Iterable[Tensor], *, reduce_range: bool) -> ModelProto:
-    """The int8 graph of an fp32 file. images: batches (B, C, H, W), uint8 or float in [0, 1]."""
+def quantize(parent: Path, scratch: Path, images: Iterable[Given], *, reduce_range: bool) -> ModelProto:
+    """The int8 graph of an fp32 file. images: batches (B, C, H, W), uint8 or float in [0, 1]; or all inputs by name."""
     import onnx
     from onnxruntime.quantization import QuantFormat, QuantType, quantize_static
     from onnxruntime.quantization.shape_inference import quant_pre_process
@@ -124,9 +127,12 @@ def worth_it(model: ModelProto) -> list[str]:
 class _Reader:
     """Hands batches to ONNX Runtime's calibration, which asks until it gets None."""
 
-    def __init__(self, images: Iterable[Tensor]):
-        self.images = iter(images)
+    def __init__(self, batches: Iterable[Given]):
+        self.batches = iter(batches)
 
     def get_next(self) -> dict[str, np.ndarray] | None:
-        images = next(self.images, None)
-        return None if images is None else {"image": unit(images)}
+        given = next(self.batches, None)
+        if given is None:
+            return None
+        named = {"image": given} if isinstance(given, Tensor) else given
+        return {name: unit(value) for name, value in named.items()}

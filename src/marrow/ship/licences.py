@@ -101,6 +101,9 @@ def chain(roles: Mapping[str, Any], parents: Iterable[Artifact] = ()) -> list[di
 
 
 def _links(role: str, spec: Any) -> Iterator[dict[str, str]]:
+    if isinstance(spec, (list, tuple)):
+        for inner in spec:
+            yield from _links(role, inner)
     if not isinstance(spec, Mapping):
         return
     name = str(spec.get("backbone", ""))

@@ -32,14 +32,15 @@ def compare(task: Task, runner: Runner, batches: Iterable[Mapping[str, Any]]) ->
     """The file's outputs against the task's, over all batches.
 
     n: examples. max_abs: the largest difference. largest: the largest |output| of the task. sqnr_db: the signal over the
-    difference, the worst output's; None when nothing differs. agreement: how often the logits have the same argmax; None
-    without logits.
+    difference, the worst output's; None when nothing differs. agreement: how often the logits have the same argmax, of a
+    model that segments on how many of the pixels; None without logits.
     """
-    n, same, max_abs, largest = 0, 0, 0.0, 0.0
+    n, same, max_abs, largest = 0, 0.0, 0.0, 0.0
+    answer = next((name for name in ("logits", "logit_maps") if name in task.gives), None)
     signal: dict[str, float] = {}
     noise: dict[str, float] = {}
     for batch in batches:
-        batch = {"image": batch["image"].cpu()}
+        batch = {name: value.cpu() for name, value in batch.items() if name in runner.inputs}
         wanted, got = task(batch), runner(batch)
         for name, w in wanted.items():
             difference = (got[name] - w).double()
@@ -47,11 +48,12 @@ def compare(task: Task, runner: Runner, batches: Iterable[Mapping[str, Any]]) ->
             largest = max(largest, float(w.abs().max()))
             signal[name] = signal.get(name, 0.0) + float(w.double().square().sum())
             noise[name] = noise.get(name, 0.0) + float(difference.square().sum())
-        if "logits" in wanted:
-            same += int((wanted["logits"].argmax(1) == got["logits"].argmax(1)).sum())
+        if answer:
+            equal = wanted[answer].argmax(1) == got[answer].argmax(1)  # (B,), or of pixels (B, H, W)
+            same += float(equal.double().reshape(len(equal), -1).mean(1).sum())
         n += len(batch["image"])
     decibels = [_decibel(signal[k], noise[k]) for k in noise if noise[k] != 0]
-    return {"n": n, "max_abs": max_abs, "largest": largest, "agreement": same / n if "logits" in task.gives else None,
+    return {"n": n, "max_abs": max_abs, "largest": largest, "agreement": same / n if answer else None,
             "sqnr_db": float(np.min(decibels)) if decibels else None}  # fmt: skip
 
 

@@ -46,7 +46,7 @@ def write(
     """Write the page of one run. curves: stage -> its log. thumbnails: {"png" bytes, "label", "teacher", "student"};
     a label of None where there are none."""
     report, curves, thumbnails = _visible(report), _visible(curves or {}), _visible(thumbnails)
-    return _save(_page("run.html", **_run(report, curves), thumbnails=mistakes.thumbnails(thumbnails)), out)
+    return save(page("run.html", **_run(report, curves), thumbnails=mistakes.thumbnails(thumbnails)), out)
 
 
 def from_runs(folders: Sequence[Path], out: Path) -> Path:
@@ -82,7 +82,7 @@ def _written(reports: Mapping[str, dict[str, Any]], logs: Path, out: Path) -> Pa
             }
         )
     plot = view.pareto([r for _, r, _ in named], [f"{n} {r['name']}" for n, r, _ in named], [c for _, _, c in named])
-    return _save(_page("runs.html", title=f"{len(runs)} runs", runs=runs, pareto=plot), out)
+    return save(page("runs.html", title=f"{len(runs)} runs", runs=runs, pareto=plot), out)
 
 
 def _run(report: Mapping[str, Any], curves: Mapping[str, training.Log]) -> dict[str, Any]:
@@ -132,7 +132,7 @@ def _run(report: Mapping[str, Any], curves: Mapping[str, training.Log]) -> dict[
     }
 
 
-def _page(template: str, **values: Any) -> str:
+def page(template: str, **values: Any) -> str:
     """Render with everything escaped; style and script are allowed by their hashes, and nothing else is."""
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
@@ -164,10 +164,11 @@ def _hash(text: str) -> str:
     return "'sha256-" + b64encode(sha256(text.encode()).digest()).decode() + "'"
 
 
-def _save(page: str, out: Path) -> Path:
+def save(text: str, out: Path) -> Path:
+    """Write a page whole or not at all."""
     out = Path(out)
     temporary = out.with_name(f".{out.name}.{os.getpid()}.tmp")
-    temporary.write_text(page, encoding="utf-8")
+    temporary.write_text(text, encoding="utf-8")
     os.replace(temporary, out)
     return out
 

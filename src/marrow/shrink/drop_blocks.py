@@ -18,7 +18,7 @@ COUNTERS = {"SwinTransformerStage": "depth", "SwinTransformerV2Stage": "depth"}
 
 @dataclasses.dataclass(frozen=True)
 class Drop(Edit):
-    """Without the last `count` blocks of the `nn.Sequential` at `stage`, a path from the backbone's own net."""
+    """Without the last `count` blocks of the list of blocks at `stage`, a path from the backbone's own net."""
 
     stage: str
     count: int
@@ -38,7 +38,7 @@ class Drop(Edit):
 
 
 class DropBlocks(Shrinker):
-    """Drops the last `count` blocks of a stage such as "layer3" (ResNet), "blocks" (ViT), "stages.2.blocks" (ConvNeXt).
+    """Drops the last `count` blocks of a stage such as "layer3" (ResNet), "blocks" (ViT), "stages.2.blocks" (ConvNeXt, PVT).
 
     The first block of a stage often changes size or width and cannot be spared, so one at least stays. The weights of
     the other blocks are kept; training recovers most of the loss.
@@ -58,7 +58,7 @@ class DropBlocks(Shrinker):
             with torch.no_grad(), torch.device("meta"):
                 pooled = backbone(torch.empty(1, backbone.input.channels, *backbone.input.size)).pooled
             fits = pooled.shape[-1] == backbone.dim
-        except RuntimeError:  # shapes that do not meet
+        except (LookupError, RuntimeError, ValueError):  # shapes that do not meet, blocks that something counts
             fits = False
         if not fits:
             raise MarrowError(f"without the last {self.count} blocks of '{self.stage}' what follows no longer fits",
@@ -78,8 +78,8 @@ def _net(model: nn.Module) -> nn.Module:
     return _backbone(model).root
 
 
-def _blocks(root: nn.Module, stage: str, count: int) -> nn.Sequential:
-    stages = {name: m for name, m in root.named_modules() if isinstance(m, nn.Sequential) and len(m) > 1}
+def _blocks(root: nn.Module, stage: str, count: int) -> nn.Sequential | nn.ModuleList:
+    stages = {name: m for name, m in root.named_modules() if _is_row(m)}
     if stage not in stages:
         raise MarrowError(
             f"no stage '{stage}' with more than one block{near(stage, stages)}", where="drop_blocks.stage"
@@ -88,6 +88,14 @@ def _blocks(root: nn.Module, stage: str, count: int) -> nn.Sequential:
         raise MarrowError(f"{count} is outside 1..{len(stages[stage]) - 1}: '{stage}' has {len(stages[stage])} blocks "
                           "and keeps one", where="drop_blocks.count")  # fmt: skip
     return stages[stage]
+
+
+def _is_row(module: nn.Module) -> bool:
+    """Blocks that may run one after another; a list that its owner walks through must hold equal ones."""
+    if isinstance(module, nn.ModuleList):
+        kinds = {(type(b), *((name, t.shape) for name, t in b.state_dict().items())) for b in module}
+        return len(module) > 1 and len(kinds) == 1
+    return isinstance(module, nn.Sequential) and len(module) > 1
 
 
 def _feature_info(info: Any, stage: str, kept: int) -> Any:

@@ -36,9 +36,11 @@ class MagnitudePrune(Shrinker):
 
     Channels that must go together (a convolution, its normalisation, what is added to it, what reads it) are one group
     and ranked by the mean of their squared norms over all tensors involved, within the group. `round_to`: as many as a
-    multiple of it stay. Plain ViTs lose whole heads and hidden units of their MLPs; tokens keep their width. The model's
-    outputs stay. Groups are found by Torch-Pruning; the result is compared with the net as it is when nothing reads
-    the channels that go, so a wrong group is found out here. Training recovers most of the loss.
+    multiple of it stay. Plain ViTs, PVTs and ViT-Res lose whole heads and hidden units of their MLPs, EMO expanded channels;
+    what passes between blocks keeps its width. The model's outputs stay. The gates of ECA-Net then see the channels that are
+    left, each with other neighbours. Groups are found by Torch-Pruning; but for gates and norms the result is compared
+    with the net as it is when nothing reads the channels that go, so a wrong group is found out here. Training recovers
+    most of the loss.
     """
 
     needs = {"model": set()}

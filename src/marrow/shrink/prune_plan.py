@@ -6,18 +6,17 @@ from copy import deepcopy
 from typing import Any
 
 import torch
-from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
 from ..core.contracts import Backbone, Task
 from ..core.errors import MarrowError
 from ..core.fit_check import model_name
 from ..core.timm_backbone import TimmBackbone
-from .prune_heads import cut_heads
-from .prune_trace import Kept, Untraceable, Values, cut_channels
+from .prune_heads import KNOWN, cut_heads
+from .prune_trace import Kept, Untraceable, Values, cut_channels, without_gates
 from .slicing import ranges, slice_model
 
-FAMILIES = "resnet, resnext, regnet, mobilenet, efficientnet, convnext, densenet, vgg, dla, hrnet, vit, deit"
+FAMILIES = "resnet, resnext, eca, regnet, mobilenet, efficientnet, convnext, densenet, vgg, dla, hrnet, vit, deit, pvt, vit_res, emo"
 NORMS = {"LayerNorm", "GroupNorm", "GlobalResponseNorm"}
 
 Fields = tuple[tuple[str, ...], dict[str, tuple[int | None, ...]], Values]  # of `Prune`
@@ -46,7 +45,7 @@ def plan(model: nn.Module, ratio: float, round_to: int) -> Fields:
     name = model_name(model.spec)
     image = torch.rand(1, backbone.input.channels, *backbone.input.size, generator=torch.Generator().manual_seed(0))
     root = next(n for n, m in read.named_modules() if m is backbone.root)
-    if isinstance(backbone.root, VisionTransformer):
+    if isinstance(backbone.root, KNOWN):
         kept, values = cut_heads(backbone.root, root, ratio, round_to)
     else:
         inner = {id(m) for m in backbone.modules()}
@@ -92,14 +91,15 @@ def _cannot(name: str, reason: str) -> MarrowError:
 
 def verify(model: nn.Module, kept: Kept, values: Values, image: Tensor, name: str) -> None:
     """The cut net says what the whole one says when nothing reads the channels that go."""
-    whole, cut = deepcopy(model).double(), _cut(model, kept, values).double()
+    whole = deepcopy(model).double()
     _unread(whole, kept)
-    for each in (whole, cut):
-        _unmix(each, kept)
     try:
+        cut = _cut(model, kept, values).double()
+        for each in (whole, cut):
+            _unmix(each, kept)
         with torch.inference_mode():
             wanted, got = _answers(whole, image.double()), _answers(cut, image.double())
-    except RuntimeError as error:  # shapes that do not meet
+    except (MarrowError, RuntimeError) as error:  # nothing left of a tensor; shapes that do not meet
         raise _cannot(name, "what is left of it does not fit together") from error
     if not all(a.shape == b.shape and torch.allclose(a, b, rtol=1e-6, atol=1e-9 * float(a.abs().max()))
                for a, b in zip(wanted, got, strict=True)):  # fmt: skip
@@ -117,7 +117,8 @@ def _unread(model: nn.Module, kept: Kept) -> None:
 
 
 def _unmix(model: nn.Module, kept: Kept) -> None:
-    """Take out what lets channels that nothing reads speak through others: norms over channels that are cut."""
+    """Take out what lets channels that nothing reads speak through others: norms over channels that are cut, and gates."""
+    without_gates(model)
     cut = {name.rpartition(".")[0] for name in kept}
     for name, module in list(model.named_modules()):
         classes = {c.__name__ for c in type(module).__mro__}

@@ -8,6 +8,7 @@ from typing import Any, Callable
 
 import torch
 import torch_pruning
+from timm.layers import CecaModule, EcaModule
 from torch import Tensor, nn
 
 from ..nn.channels import kept_count, strongest
@@ -36,9 +37,9 @@ def cut_channels(
 
     protected: names of layers whose outputs stay. Indices are found by pruning a copy whose tensors hold their own positions.
     """
-    if any(isinstance(m, nn.Conv1d) for m in model.modules()):
-        raise Untraceable  # convolutions over channels (ECA), with which the library would not come to an end
-    copy = deepcopy(model).eval().requires_grad_(True)
+    copy = without_gates(deepcopy(model).eval().requires_grad_(True))
+    if any(isinstance(m, nn.Conv1d) for m in copy.modules()):
+        raise Untraceable  # convolutions over channels, with which the library would not come to an end
     shapes = {name: tensor.shape for name, tensor in copy.state_dict().items()}
     try:
         with torch.inference_mode(False), torch.enable_grad():
@@ -55,6 +56,14 @@ def cut_channels(
     except UNTRACEABLE as error:
         raise Untraceable from error
     return _read(copy, shapes)
+
+
+def without_gates(model: nn.Module) -> nn.Module:
+    """The model with identities for the gates of ECA-Net, whose kernels slide over however many channels there are."""
+    for name, module in list(model.named_modules()):
+        if isinstance(module, (EcaModule, CecaModule)):
+            model.set_submodule(name, nn.Identity())
+    return model
 
 
 def _choose(graph: Any, protected: list[nn.Module], ratio: float, round_to: int) -> list[tuple[nn.Module, list[int]]]:

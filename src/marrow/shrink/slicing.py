@@ -18,6 +18,8 @@ ATTRIBUTES: dict[str, frozenset[str]] = {
     "LayerNorm": frozenset({"normalized_shape"}),
     "GroupNorm": frozenset({"num_groups", "num_channels"}),
     "Attention": frozenset({"num_heads", "head_dim", "attn_dim", "scale"}),
+    "SpatialReductionAttention": frozenset({"heads"}),
+    "SelfAttention": frozenset({"heads"}),
     "GhostModule": frozenset({"out_chs"}),
     "ClassifierHead": frozenset({"in_features", "num_features"}),
     "NormMlpClassifierHead": frozenset({"in_features", "num_features"}),

@@ -42,8 +42,7 @@ class Classify(Task):
         return {"logits": self.head(self.backbone(batch["image"]).pooled)}
 
     def losses(self, out: dict[str, Tensor], batch: Mapping[str, Any]) -> dict[str, Tensor]:
-        logits = out["logits"].float()
-        return {"cross_entropy": F.cross_entropy(logits, _label(batch), label_smoothing=self.label_smoothing)}
+        return {"cross_entropy": cross_entropy(out, batch, self.label_smoothing)}
 
     # Neither decode nor metric needs the network, so that an exported file is judged by the same code.
     @staticmethod
@@ -58,7 +57,7 @@ class Classify(Task):
 
     def exported(self) -> nn.Module:
         """image (B, 3, H, W) -> (logits,)"""
-        return _ImageToLogits(self)
+        return ImageToLogits(self)
 
 
 class ClassifyMetric:
@@ -92,13 +91,19 @@ class ClassifyMetric:
         ]
 
 
-class _ImageToLogits(nn.Module):
-    def __init__(self, task: Classify):
+class ImageToLogits(nn.Module):
+    """The graph of a task that answers a picture with logits."""
+
+    def __init__(self, task: Task):
         super().__init__()
         self.task = task
 
     def forward(self, image: Tensor) -> tuple[Tensor]:
         return (self.task({"image": image})["logits"],)
+
+
+def cross_entropy(out: Mapping[str, Tensor], batch: Mapping[str, Any], label_smoothing: float) -> Tensor:
+    return F.cross_entropy(out["logits"].float(), _label(batch), label_smoothing=label_smoothing)
 
 
 def _label(batch: Mapping[str, Any]) -> Tensor:

@@ -11,18 +11,24 @@ from torch.nn import functional as F
 from ..core.contracts import Backbone, Task
 from ..core.errors import MarrowError
 from ..nn.neighbours import nearest
+from ..nn.nested import check_sizes
 
 
 class Embed(Task):
-    """The pooled features of a backbone, which are compared by their cosine. There is nothing in it to train."""
+    """The pooled features of a backbone, which are compared by their cosine. There is nothing in it to train.
+
+    sizes: the first so many features are embeddings themselves, as those of a backbone are that `matryoshka` trained.
+    """
 
     fields = {"image": "(B, 3, H, W) uint8, or float in [0, 1]", "label": "(B,) int64, only to measure"}
-    gives = frozenset({"embedding"})
     exempt = {"losses": "it puts no layer on its backbone, which a method trains by itself"}
 
-    def __init__(self, backbone: Backbone):
+    def __init__(self, backbone: Backbone, *, sizes: tuple[int, ...] = ()):
         super().__init__()
-        self.backbone = backbone
+        if sizes:
+            check_sizes(sizes, backbone.dim, "embed.sizes")
+        self.backbone, self.sizes = backbone, tuple(sizes)
+        self.gives = frozenset({"embedding", *(["nested"] if sizes else [])})
 
     def forward(self, batch: Mapping[str, Any]) -> dict[str, Tensor]:
         """{"embedding": (B, D)}"""

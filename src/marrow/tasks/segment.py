@@ -28,8 +28,9 @@ class Segment(Task):
     """Semantic segmentation by a decoder on a backbone's maps, trained by cross-entropy.
 
     decoder: semantic FPN or DeepLabV3+, `width` channels wide. dice: weight of a soft Dice loss beside it. assistant: the
-    name of an inner module of the backbone whose map a small convolutional head reads while it is trained, with
-    `assistant_weight` on its loss; what is exported is the same with and without it.
+    name of an inner module of the backbone whose map a small convolutional head reads while it is trained, or the names of
+    as many modules as the decoder reads maps, finest first, which the decoder itself reads then (as CBNetV2 supervises its
+    assistants); with `assistant_weight` on the loss. What is exported is the same with and without it.
     picture: the size of the pictures, where it is larger than the backbone's input: they are read through windows of
     that size, which overlap by the share `overlap` of a side at least, and the logits are averaged. Pictures of the
     backbone's own size go through whole, so training may use cuts of it.
@@ -49,7 +50,7 @@ class Segment(Task):
         decoder: Literal["fpn", "deeplab"] = "fpn",
         width: int = 128,
         dice: float = 0.0,
-        assistant: str | None = None,
+        assistant: str | tuple[str, ...] | None = None,
         assistant_weight: float = 0.4,
         picture: tuple[int, int] | None = None,
         overlap: float = 0.25,
@@ -66,15 +67,22 @@ class Segment(Task):
             raise MarrowError(f"pictures of {picture[0]} x {picture[1]} (height x width) do not hold a window of the "
                               f"backbone's input, {own[0]} x {own[1]}", where="segment.picture")  # fmt: skip
         self.backbone, self.classes, self.decoder, self.width = backbone, classes, decoder, width
-        self.dice, self.assistant, self.assistant_weight = dice, assistant, assistant_weight
+        self.taught_inside = (assistant,) if isinstance(assistant, str) else tuple(assistant or ())
+        self.assistant = assistant if isinstance(assistant, str) else self.taught_inside or None
+        self.dice, self.assistant_weight = dice, assistant_weight
         self.picture, self.overlap = None if picture is None else (picture[0], picture[1]), overlap
         levels = pyramid(backbone, "segment.backbone")
         self.stages = [level.stage for level in levels]
         shape = [level.channels for level in levels], [level.stride for level in levels]
         self.head: nn.Module = DECODERS[decoder](*shape, classes, width)
-        if assistant is not None:
-            channels, self.channels_last = inner_map(backbone, assistant, "segment.assistant")
-            self.assistant_head = nn.Sequential(conv_norm(channels, width), nn.Conv2d(width, classes, 1))
+        inner = [inner_map(backbone, name, "segment.assistant") for name in self.taught_inside]
+        self.channels_last = [last for _, last in inner]
+        channels = [count for count, _ in inner]
+        if isinstance(assistant, str):
+            self.assistant_head = nn.Sequential(conv_norm(channels[0], width), nn.Conv2d(width, classes, 1))
+        elif inner and channels != shape[0]:
+            raise MarrowError(f"the decoder reads maps of {', '.join(map(str, shape[0]))} channels, these modules make "
+                              f"{', '.join(map(str, channels))}", where="segment.assistant")  # fmt: skip
 
     @property
     def input(self) -> Input:
@@ -92,15 +100,16 @@ class Segment(Task):
         return {k: joined(v, size, corners) for k, v in self._read(windows(image, window, corners)).items()}
 
     def _read(self, image: Tensor) -> dict[str, Tensor]:
-        names = [self.assistant] if self.assistant is not None and self.training else []
+        names = self.taught_inside if self.training else ()
         with taps(self.backbone, *names) as inner:
             maps = self.backbone(image, maps=self.stages).maps
         out: dict[str, Tensor] = {"logit_maps": self.head(maps)}
-        for name in names:
-            if name not in inner:  # checkpointing of gradients may call what is inside of it instead
-                raise MarrowError(f"'{name}' is not called in training", where="segment.assistant")
-            x = inner[name]
-            out["assistant"] = self.assistant_head(x.permute(0, 3, 1, 2) if self.channels_last else x)
+        if lost := [name for name in names if name not in inner]:
+            # Checkpointing of gradients may call what is inside of it instead.
+            raise MarrowError(f"'{lost[0]}' is not called in training", where="segment.assistant")
+        if names:
+            found = [inner[n].permute(0, 3, 1, 2) if last else inner[n] for n, last in zip(names, self.channels_last)]
+            out["assistant"] = self.assistant_head(*found) if isinstance(self.assistant, str) else self.head(found)
         return {k: F.interpolate(v, image.shape[-2:], mode="bilinear") for k, v in out.items()}
 
     def losses(self, out: dict[str, Tensor], batch: Mapping[str, Any]) -> dict[str, Tensor]:
@@ -130,7 +139,7 @@ class Segment(Task):
 
 
 class SegmentMetric:
-    """Rows miou, pixel_accuracy and the IoU of every class, over all known pixels of all images together; n counts images.
+    """Rows miou, pixel_accuracy and, a row a class, iou, over all known pixels of all images together; n counts images.
 
     miou is the mean over the classes that occur in masks or answers; the others have no value.
     """
@@ -161,7 +170,7 @@ class SegmentMetric:
         ]
         for i, (value, there) in enumerate(zip(iou.tolist(), occurs.tolist())):
             known = {"value": value} if there else {"value": None, "reason": "the class does not occur"}
-            rows.append({"metric": f"iou_{i}", **known, "n": self.n})
+            rows.append({"metric": "iou", "class": i, **known, "n": self.n})
         return rows
 
 

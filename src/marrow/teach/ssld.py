@@ -98,6 +98,7 @@ class SSLD(Method):
     """
 
     needs = {"student": {"logits"}, "teacher": {"logits"}}
+    gives = frozenset({"embedding-loss"})
 
     def __init__(
         self,
@@ -133,7 +134,13 @@ class SSLD(Method):
                 part.requires_grad_(False)
 
     def forward(self, batch: Mapping[str, Any], clock: Clock, player: str = "main") -> Step:
-        student = self.student({**batch, "image": resized(batch["image"], self.student.input)})["logits"]
+        return self.score(self.embed(batch), batch, clock)
+
+    def embed(self, batch: Mapping[str, Any]) -> dict[str, Tensor]:
+        return self.student({**batch, "image": resized(batch["image"], self.student.input)})
+
+    def score(self, z: dict[str, Tensor], batch: Mapping[str, Any], clock: Clock) -> Step:
+        student = z["logits"]
         (teacher,) = self.taught(batch).values()
         if self.class_map is not None:
             teacher = map_logits(teacher, self.class_map, student.shape[-1])

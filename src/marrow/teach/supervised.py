@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any, Mapping
 
+from torch import Tensor
+
 from ..core.contracts import Backbone, Clock, Method, Step, Task
 from ..core.errors import MarrowError
 from ..data.randaugment import RandAugmented
@@ -21,6 +23,8 @@ class Supervised(Method):
     randaugment: strength of two random operations on each view, 10 being timm's nominal end; 0 leaves them out.
     size: of the views, where it is not that of the task's input, such as windows of large pictures.
     """
+
+    gives = frozenset({"embedding-loss"})
 
     def __init__(
         self,
@@ -54,7 +58,13 @@ class Supervised(Method):
         return self
 
     def forward(self, batch: Mapping[str, Any], clock: Clock, player: str = "main") -> Step:
-        return Step(self.task.losses(self.task(batch), batch))
+        return self.score(self.embed(batch), batch, clock)
+
+    def embed(self, batch: Mapping[str, Any]) -> dict[str, Tensor]:
+        return self.task(batch)
+
+    def score(self, z: dict[str, Tensor], batch: Mapping[str, Any], clock: Clock) -> Step:
+        return Step(self.task.losses(z, batch))
 
     def views(self) -> Augment | RandAugmented:
         return self.view

@@ -1,0 +1,145 @@
+import pytest
+import torch
+from torch.nn import functional as F
+
+from marrow.core.errors import MarrowError
+from marrow.core.timm_backbone import TimmBackbone
+from marrow.core.wrappers import taps
+from marrow.nn.block_attention import (
+    attended,
+    block_index,
+    check_bare,
+    check_heads,
+    freeze_behind,
+    plan_of,
+    split,
+    up_to,
+)
+
+SMALL = {"patch_size": 8, "depth": 2, "embed_dim": 48, "num_heads": 3}
+# One of every way to make queries, keys and values: fused, with bias apart, each by itself, normalised, rotated, biased.
+FAMILIES = {
+    "vit_tiny_patch16_224": {},
+    "vit_base_patch16_rpn_224": {},
+    "deit3_small_patch16_224": {"qk_norm": True},
+    "eva02_tiny_patch14_224": {},
+    "eva02_base_patch14_224": {},
+    "beit_base_patch16_224": {},
+    "vit_relpos_small_patch16_224": {},
+    "vit_base_patch16_rope_mixed_224": {},
+    "vit_small_patch16_dinov3": {},
+    "naflexvit_base_patch16_gap": {},
+}
+
+
+def net(name: str = "vit_tiny_patch16_224", **more) -> TimmBackbone:
+    torch.manual_seed(0)
+    return TimmBackbone.create(name, img_size=32, **{**SMALL, **FAMILIES.get(name, {}), **more})
+
+
+def images(count: int = 2) -> torch.Tensor:
+    return torch.rand(count, 3, 32, 32, generator=torch.Generator().manual_seed(1))
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_the_attention_of_every_family_is_rebuilt_from_what_is_read(name):
+    backbone = net(name).eval()
+    assert "qkv" in backbone.gives
+    last = backbone.root.blocks[1].attn
+    with torch.no_grad(), taps(backbone, "blocks.1.attn.proj") as out, attended(backbone, [0, 1]) as found:
+        backbone(images())
+    mine = found[1]
+    bias = {"vit_relpos_small_patch16_224": lambda: last.rel_pos.get_bias(), "beit_base_patch16_224": last._get_rel_pos_bias
+            if hasattr(last, "_get_rel_pos_bias") else None}.get(name)  # fmt: skip
+    mixed = F.scaled_dot_product_attention(mine.q, mine.k, mine.v, attn_mask=bias() if bias else None)
+    mixed = mixed.transpose(1, 2).flatten(2)
+    wanted = last.proj(last.norm(mixed) if "norm" in dict(last.named_children()) else mixed)
+    torch.testing.assert_close(wanted, out["blocks.1.attn.proj"])
+
+
+@pytest.mark.parametrize("name", ["swin_tiny_patch4_window7_224", "xcit_nano_12_p8_224", "cait_xxs24_224", "resnet10t"])
+def test_other_attention_is_no_qkv(name):
+    with torch.device("meta"):
+        backbone = TimmBackbone.create(name, img_size=224)
+    assert "qkv" not in backbone.gives
+
+
+def test_nothing_runs_behind_the_last_block_that_is_asked_for():
+    backbone = net(depth=3)
+    ran = []
+    for index, block in enumerate(backbone.root.blocks):
+        block.mlp.register_forward_hook(lambda *_, index=index: ran.append(index))
+    found = up_to(backbone, images(), [0, 1])
+    assert ran == [0] and found.keys() == {0, 1}
+    whole = net(depth=3)
+    with attended(whole, [0, 1]) as wanted:
+        whole(images())
+    assert all(torch.equal(a, b) for i in (0, 1) for a, b in zip(found[i], wanted[i]))
+
+
+def test_no_hook_stays_behind_after_an_error():
+    backbone = net()
+    with pytest.raises(AssertionError):
+        up_to(backbone, torch.rand(1, 3, 40, 40), [1])
+    up_to(backbone, images(), [1])
+    assert not any(m._forward_pre_hooks or m._forward_hooks for m in backbone.modules())
+
+
+def test_another_number_of_heads_cuts_the_same_numbers():
+    backbone = net()
+    attention, x = backbone.root.blocks[0].attn, torch.randn(2, 5, 48)
+    three, six = split(attention, x), split(attention, x, heads=6)
+    assert six.q.shape == (2, 6, 5, 8)
+    assert torch.equal(six.q.transpose(1, 2).flatten(2), three.q.transpose(1, 2).flatten(2))
+
+
+def test_the_plan_of_a_net():
+    assert plan_of(net(num_heads=6), "x.student") == (2, 1, 16, 6, 48)
+    assert plan_of(net("vit_small_patch16_dinov3"), "x.student").prefix == 5
+
+
+def test_a_net_without_such_attention_is_told_so():
+    with pytest.raises(MarrowError, match=r"x\.student: x needs 'qkv' from student; resnet10t gives .* Try vit_\*"):
+        plan_of(TimmBackbone.create("resnet10t", img_size=32), "x.student")
+
+
+def test_blocks_are_counted_from_both_ends():
+    plan = plan_of(net(), "x.student")
+    assert [block_index(i, plan, "x.layer") for i in (-2, -1, 0, 1)] == [0, 1, 0, 1]
+    with pytest.raises(MarrowError, match=r"x\.layer: there is no block 2 in a net of 2, which are 0 to 1"):
+        block_index(2, plan, "x.layer")
+
+
+@pytest.mark.parametrize("name", ["vit_tiny_patch16_224", "eva02_base_patch14_224", "vit_base_patch16_rpn_224"])
+def test_what_is_frozen_is_what_gets_no_gradient(name):
+    backbone = net(name)
+    freeze_behind(backbone, 1, "qkv")
+    left = {n for n, p in backbone.named_parameters() if p.requires_grad}
+    for p in backbone.parameters():
+        p.requires_grad_(True)
+    sum(part.sum() for part in up_to(backbone, images(), [1])[1][1:]).backward()
+    assert left == {n for n, p in backbone.named_parameters() if p.grad is not None}
+    assert "net.blocks.1.attn.proj.weight" not in left and "net.blocks.0.attn.proj.weight" in left
+
+
+def test_heads_that_cannot_be_cut():
+    with pytest.raises(MarrowError, match="the teacher has 5 heads, into which the student's width 48 cannot be cut"):
+        check_heads(net(), 1, plan_of(net(), "x.student"), 5, "x")
+    for name, how in (("deit3_small_patch16_224", "normalised"), ("eva02_tiny_patch14_224", "rotated")):
+        backbone = net(name)
+        check_heads(backbone, 1, plan_of(backbone, "x.student"), 3, "x")
+        with pytest.raises(MarrowError, match=f"are {how} head by head"):
+            check_heads(backbone, 1, plan_of(backbone, "x.student"), 6, "x")
+
+
+def test_a_relative_bias_is_no_bare_attention():
+    check_bare(net(), "x.model")
+    with pytest.raises(MarrowError, match="beit_base_patch16_224 adds a bias of relative positions"):
+        check_bare(net("beit_base_patch16_224"), "x.model")
+
+
+def test_gradient_checkpointing_is_refused():
+    backbone = net()
+    backbone.checkpoint_gradients()
+    with pytest.raises(MarrowError, match="checkpoint_gradients: .* runs them a second time"):
+        up_to(backbone, images(), [1])

@@ -1,0 +1,62 @@
+"""Where the maps inside a net are, over nets that say it in different ways."""
+
+import pytest
+import torch
+
+from marrow.core.errors import MarrowError
+from marrow.core.spec import build
+from marrow.nn.inner_maps import inner_maps
+
+
+def net(name: str, **arguments):
+    with torch.device("meta"):
+        return build({"source": f"timm:{name}", "args": arguments})
+
+
+def named(name: str, *at: str, **arguments) -> list[tuple]:
+    return [tuple(found) for found in inner_maps(net(name, **arguments), at, "advstyle.at")]
+
+
+def test_the_stem_and_the_stages_of_a_resnet():
+    found = named("resnet18", img_size=64)
+    assert [f[:3] for f in found] == [("conv1", 64, 1024), ("act1", 64, 1024), ("layer1", 64, 256), ("layer2", 128, 64),
+                                      ("layer3", 256, 16), ("layer4", 512, 4)]  # fmt: skip
+
+
+def test_channels_come_last_in_swin_but_not_behind_its_first_convolution():
+    found = named("swin_tiny_patch4_window7_224")
+    assert found[0] == ("patch_embed.proj", 96, 56 * 56, False)
+    assert found[1:] == [(f"layers.{i}", 96 * 2**i, (56 // 2**i) ** 2, True) for i in range(4)]
+    assert named("swin_tiny_patch4_window7_224", "patch_embed") == [("patch_embed", 96, 56 * 56, True)]
+
+
+@pytest.mark.parametrize("name", ["convnext_atto", "mobilenetv3_small_050", "efficientnet_b0", "regnetx_002", "densenet121",
+                                  "vgg11_bn", "repvgg_a0", "dla34", "poolformer_s12", "pvt_v2_b0", "ghostnet_100",
+                                  "mobilevit_xxs", "nfnet_f0", "emo_1m", "cifar_resnet20", "cb_resnet50"])  # fmt: skip
+def test_convolutional_nets_of_all_kinds_say_where_their_maps_are(name):
+    model = net(name)
+    found = inner_maps(model, (), "advstyle.at")
+    assert len(found) >= 4 and all(not f.last and f.places > 1 for f in found)
+    known = dict(model.root.named_modules())
+    assert all(f.module in known for f in found)
+
+
+def test_maps_of_one_place_are_left_out_unless_they_are_asked_for():
+    assert [f[0] for f in named("resnet18", img_size=32)][-1] == "layer3"
+    with pytest.raises(MarrowError, match="'layer4' of timm:resnet18 makes maps of 1 x 1 from 32 x 32 pixels"):
+        named("resnet18", "layer4", img_size=32)
+
+
+@pytest.mark.parametrize(("name", "said"), [
+    ("vit_tiny_patch16_224", r"advstyle needs maps \(B, C, H, W\).*'blocks.0' of timm:vit_tiny_patch16_224 gives \(2, 197"),
+    ("pvt_tiny", "advstyle needs maps .*'stages.0' of timm:pvt_tiny gives no single tensor"),
+    ("hrnet_w18_small", "advstyle needs maps inside the backbone, and timm:hrnet_w18_small does not tell which modules"),
+])  # fmt: skip
+def test_nets_without_such_maps_are_refused(name, said):
+    with pytest.raises(MarrowError, match=said):
+        named(name)
+
+
+def test_an_unknown_module_is_named():
+    with pytest.raises(MarrowError, match="resnet18 has no module 'layr1'; did you mean 'layer1'"):
+        named("resnet18", "layr1")
