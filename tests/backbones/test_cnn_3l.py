@@ -21,7 +21,7 @@ def test_the_weights_of_every_layer_at_27_pixels(classes):
 
 def test_it_computes_three_convolutions_two_halvings_and_two_layers():
     model, x = net(), torch.rand(2, 3, 27, 27)
-    conv = [stage[-2] for stage in model.stages]
+    conv = [stage[-2] for stage in (model.stage1, model.stage2, model.stage3)]
     by_hand = torch.relu(conv[0](x))
     for layer in conv[1:]:
         by_hand = torch.relu(layer(torch.nn.functional.max_pool2d(by_hand, 2)))

@@ -9,11 +9,10 @@ from __future__ import annotations
 from typing import Any
 
 from timm.models import build_model_with_cfg, generate_default_cfgs, register_model
-from timm.models._features import feature_take_indices
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from .map_net import MapNet, stages_asked_for, untrained
+from .map_net import MapNet, untrained
 
 __all__ = ["CifarResNet"]
 
@@ -70,43 +69,8 @@ class CifarResNet(MapNet):
     def group_matcher(self, coarse: bool = False) -> dict[str, str]:
         return dict(stem=r"^conv1|^bn1", blocks=r"^layer(\d+)" if coarse else r"^layer(\d+)\.(\d+)")
 
-    def forward_features(self, x: Tensor) -> Tensor:
-        return self.forward_intermediates(x, indices=())[0]
-
-    def forward_intermediates(
-        self,
-        x: Tensor,
-        indices: int | list[int] | tuple[int, ...] | None = None,
-        norm: bool = False,
-        stop_early: bool = False,
-        output_fmt: str = "NCHW",
-        intermediates_only: bool = False,
-    ) -> Any:
-        """The maps of the stages asked for, after the last map unless `intermediates_only`.
-
-        There is no norm behind the stages, so `norm` changes nothing; maps are always NCHW.
-        """
-        taken, last = stages_asked_for(self, indices, len(CHANNELS), output_fmt)
-        stages = (self.layer1, self.layer2, self.layer3)
-        maps = []
-        x = self.act1(self.bn1(self.conv1(x)))
-        for i, stage in enumerate(stages[: last + 1] if stop_early else stages):
-            x = self.through(stage, x)
-            if i in taken:
-                maps.append(x)
-        return maps if intermediates_only else (x, maps)
-
-    def prune_intermediate_layers(
-        self, indices: int | list[int] | tuple[int, ...] = 1, prune_norm: bool = False, prune_head: bool = True
-    ) -> list[int]:
-        """Empty the stages behind the last one asked for, and the classifier with them."""
-        taken, last = feature_take_indices(len(CHANNELS), indices)
-        for i in range(last + 1, len(CHANNELS)):
-            setattr(self, f"layer{i + 1}", nn.Sequential())
-        self.num_features = CHANNELS[last]
-        if prune_head or last < len(CHANNELS) - 1:
-            self.reset_classifier(0, "")
-        return taken
+    def before_stages(self, x: Tensor) -> Tensor:
+        return self.act1(self.bn1(self.conv1(x)))
 
 
 def _stage(width_in: int, width: int, depth: int, stride: int) -> nn.Sequential:

@@ -14,12 +14,11 @@ from typing import Any
 
 from timm.layers import SelectAdaptivePool2d, to_2tuple
 from timm.models import build_model_with_cfg, generate_default_cfgs, register_model
-from timm.models._features import feature_take_indices
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ..core.errors import MarrowError
-from .map_net import MapNet, stages_asked_for, untrained
+from .map_net import MapNet, untrained
 
 __all__ = ["CNN3L"]
 
@@ -58,10 +57,6 @@ class CNN3L(MapNet):
         self.num_features, self.hidden, self.global_pool = widths[-1], hidden, None
         self.reset_classifier(num_classes, global_pool)
 
-    @property
-    def stages(self) -> tuple[nn.Module, ...]:
-        return self.stage1, self.stage2, self.stage3
-
     def group_matcher(self, coarse: bool = False) -> dict[str, Any]:
         return dict(stem=r"^stage1", blocks=[(r"^stage(\d+)", None), (r"^fc", (99999,))])
 
@@ -81,43 +76,6 @@ class CNN3L(MapNet):
             return Flatten(self.grid), self.num_features * self.grid[0] * self.grid[1]
         pool = SelectAdaptivePool2d(pool_type=name, flatten=bool(name))
         return pool, self.num_features * pool.feat_mult() if name else 0
-
-    def forward_features(self, x: Tensor) -> Tensor:
-        return self.forward_intermediates(x, indices=())[0]
-
-    def forward_intermediates(
-        self,
-        x: Tensor,
-        indices: int | list[int] | tuple[int, ...] | None = None,
-        norm: bool = False,
-        stop_early: bool = False,
-        output_fmt: str = "NCHW",
-        intermediates_only: bool = False,
-    ) -> Any:
-        """The maps of the stages asked for, after the last map unless `intermediates_only`.
-
-        There is no norm behind the stages, so `norm` changes nothing; maps are always NCHW.
-        """
-        stages = self.stages
-        taken, last = stages_asked_for(self, indices, len(stages), output_fmt)
-        maps = []
-        for i, stage in enumerate(stages[: last + 1] if stop_early else stages):
-            x = self.through(stage, x)
-            if i in taken:
-                maps.append(x)
-        return maps if intermediates_only else (x, maps)
-
-    def prune_intermediate_layers(
-        self, indices: int | list[int] | tuple[int, ...] = 1, prune_norm: bool = False, prune_head: bool = True
-    ) -> list[int]:
-        """Empty the stages behind the last one asked for, and the layers that read them."""
-        taken, last = feature_take_indices(len(self.stages), indices)
-        for i in range(last + 1, len(self.stages)):
-            setattr(self, f"stage{i + 1}", nn.Sequential())
-        self.num_features = self.feature_info[last]["num_chs"]
-        if prune_head or last < len(self.stages) - 1:
-            self.reset_classifier(0, "")
-        return taken
 
     def forward_head(self, x: Tensor, pre_logits: bool = False) -> Tensor:
         x = self.pool(x)

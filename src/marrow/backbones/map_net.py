@@ -17,12 +17,14 @@ from ..core.errors import MarrowError
 class MapNet(nn.Module):
     """A net that ends in maps (B, C, H, W), and a linear classifier of what they pool to.
 
-    A subclass gives `forward_features`, sets `num_features` and `drop_rate`, calls `reset_classifier`, and names the
-    classifier as its published weights do.
+    A subclass sets `feature_info`, `num_features` and `drop_rate`, calls `reset_classifier`, and names the classifier as
+    its published weights do. Its stages are the modules that `feature_info` names, run one after the other behind
+    `before_stages` with nothing between them; a net of another course has a `forward_intermediates` of its own.
     """
 
     classifier_name = "head"
     grad_checkpointing = False
+    feature_info: list[dict[str, Any]]
 
     def no_weight_decay(self) -> set[str]:
         return set()
@@ -44,6 +46,46 @@ class MapNet(nn.Module):
     def through(self, stage: nn.Module, x: Tensor) -> Tensor:
         """The output of a stage of blocks."""
         return checkpoint_seq(stage, x) if self.grad_checkpointing and self.training else stage(x)
+
+    def before_stages(self, x: Tensor) -> Tensor:
+        return x
+
+    def forward_features(self, x: Tensor) -> Tensor:
+        return self.forward_intermediates(x, indices=())[0]
+
+    def forward_intermediates(
+        self,
+        x: Tensor,
+        indices: int | list[int] | tuple[int, ...] | None = None,
+        norm: bool = False,
+        stop_early: bool = False,
+        output_fmt: str = "NCHW",
+        intermediates_only: bool = False,
+    ) -> Any:
+        """The maps of the stages asked for, after the last map unless `intermediates_only`.
+
+        There is no norm behind the stages, so `norm` changes nothing; maps are always NCHW.
+        """
+        stages = [self.get_submodule(info["module"]) for info in self.feature_info]
+        taken, last = stages_asked_for(self, indices, len(stages), output_fmt)
+        maps, x = [], self.before_stages(x)
+        for i, stage in enumerate(stages[: last + 1] if stop_early else stages):
+            x = self.through(stage, x)
+            if i in taken:
+                maps.append(x)
+        return maps if intermediates_only else (x, maps)
+
+    def prune_intermediate_layers(
+        self, indices: int | list[int] | tuple[int, ...] = 1, prune_norm: bool = False, prune_head: bool = True
+    ) -> list[int]:
+        """Empty the stages behind the last one asked for, and what reads them."""
+        taken, last = feature_take_indices(len(self.feature_info), indices)
+        for info in self.feature_info[last + 1 :]:
+            setattr(self, info["module"], nn.Sequential())
+        self.num_features = self.feature_info[last]["num_chs"]
+        if prune_head or last < len(self.feature_info) - 1:
+            self.reset_classifier(0, "")
+        return taken
 
     def forward_head(self, x: Tensor, pre_logits: bool = False) -> Tensor:
         x = F.dropout(self.global_pool(x), self.drop_rate, self.training)
