@@ -6,6 +6,8 @@ import pytest
 
 from marrow import claims
 from marrow.core.errors import MarrowError
+from marrow.core.recipe import Recipe
+from marrow.run import run
 
 MEASURED = {"arm": "method", "seed": 1, "value": 0.5, "n": 100, "minutes": 0.1, "device": "cpu"}
 
@@ -37,3 +39,24 @@ def test_a_damaged_result_is_named(tmp_path, text):
 def test_the_committed_results_are_read():
     rows = claims.ledger()
     assert rows and all(isinstance(row["system"], str) and row["verdict"] for row in rows)
+
+
+def test_stages_with_which_two_arms_begin_alike_are_run_once(tmp_path):
+    digits = {"images": "digits", "split": "test", "fraction": 0.1}
+    net = {"backbone": "cifar_resnet20", "img_size": 8}
+    task = {"task": "classify", "backbone": net, "classes": 10}
+    first = {"teach": "supervised", "name": "first", "task": task, "data": {"train": [digits], "batch": 8}, "steps": 1}
+    again = {**first, "name": "again", "task": {"stage": "first"}}
+    short, long, other = (
+        {"seed": 3, "stages": stages} for stages in ([first], [first, again], [{**first, "steps": 2}, again])
+    )
+    run(short, tmp_path / "short", quiet=True)
+    run({**short, "seed": 4}, tmp_path / "another_seed", quiet=True)
+    claims._share(Recipe.from_dict(other), tmp_path / "other")
+    assert not (tmp_path / "other").exists()
+    claims._share(Recipe.from_dict(long), tmp_path / "long")
+    made = [path.stat().st_mtime_ns for path in sorted((tmp_path / "long" / "first").iterdir())]
+    artifacts = run(long, tmp_path / "long", quiet=True)
+    assert [path.stat().st_mtime_ns for path in sorted((tmp_path / "long" / "first").iterdir())] == made
+    apart = run(long, tmp_path / "apart", quiet=True)
+    assert [a.hash for a in artifacts] == [a.hash for a in apart]

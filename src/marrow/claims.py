@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import shutil
 import subprocess
 import time
 from pathlib import Path
@@ -12,7 +13,7 @@ from .core import claim as core_claim
 from .core import plain_json
 from .core.claim import Claim
 from .core.errors import MarrowError, near
-from .core.recipe import load
+from .core.recipe import Recipe, load
 from .core.versions import versions
 
 LARGEST = 2**20  # bytes of a result
@@ -71,7 +72,8 @@ def prove(
 ) -> dict[str, Any]:  # fmt: skip
     """Run every arm of a claim with every seed and write `<results>/<name>.json`.
 
-    Seeds are the outer loop, so an unfinished claim has whole pairs. Arms already measured in `out` are not run again.
+    Seeds are the outer loop, so an unfinished claim has whole pairs. Arms already measured in `out` are not run again, nor
+    are the stages with which two arms of one seed begin alike.
     """
     claim = statement(name)
     values: dict[str, list[float]] = {arm: [] for arm in claim.arms}
@@ -98,8 +100,10 @@ def _measured(claim: Claim, arm: str, seed: int, out: Path, resume: bool, device
     from .run import run
 
     start = time.monotonic()
-    recipe, test = (core_claim.drawn(given, seed) for given in (claim.arms[arm], claim.test))
-    artifacts = run({**recipe, "seed": seed}, out, resume=resume, device=device, quiet=quiet)
+    drawn, test = (core_claim.drawn(given, seed) for given in (claim.arms[arm], claim.test))
+    recipe = Recipe.from_dict({**drawn, "seed": seed})
+    _share(recipe, out)
+    artifacts = run(recipe, out, resume=resume, device=device, quiet=quiet)
     engine = Engine(device=device)
     made = artifacts[-1].load()
     # A probe has read its own test images.
@@ -120,6 +124,22 @@ def _measured(claim: Claim, arm: str, seed: int, out: Path, resume: bool, device
     }
     core_claim.write(file, measured)
     return measured
+
+
+def _share(recipe: Recipe, out: Path) -> None:
+    """Copy into `out` the first stages that another arm has finished and that this one has too; `run` reuses them."""
+    for file in sorted(out.parent.glob("*/recipe.yaml")):
+        other = Recipe.from_dict(load(file))
+        if file.parent == out or other.seed != recipe.seed:
+            continue
+        for mine, theirs in zip(recipe.stages, other.stages):
+            there, here = file.parent / mine.name, out / mine.name
+            if mine != theirs or not (there / "artifact.json").is_file():
+                break
+            if not here.exists():
+                unfinished = out / f".{mine.name}.tmp"  # the next run clears what a killed one leaves
+                shutil.copytree(there, unfinished, dirs_exist_ok=True)
+                unfinished.rename(here)
 
 
 def _noted(file: Path, arm: str, seed: int) -> dict[str, Any] | None:

@@ -1,11 +1,9 @@
 """Fuzzing of what reads files from elsewhere, with atheris; run by hand, in an environment that has it:
 
     pip install atheris
-    python tests/hostile/fuzz.py recipe FOLDER -max_total_time=600
-    python tests/hostile/fuzz.py meta FOLDER ...
-    python tests/hostile/fuzz.py header FOLDER ...
+    python tests/hostile/fuzz.py TARGET FOLDER -max_total_time=600
 
-FOLDER keeps what was tried and reached new code; further words go to libFuzzer. Every end but success and MarrowError is a
+TARGET is one of recipe, meta, header, image, shard and onnx. FOLDER keeps what was tried and reached new code; further words go to libFuzzer. Every end but success and MarrowError is a
 find: its input is kept in `FOLDER/found`, one for each place, and the fuzzing goes on. What is worth keeping lies in
 `corpus/<target>/` beside this file, which is where a run starts from and what `test_corpus.py` replays.
 """
@@ -61,15 +59,51 @@ def header(data: bytes, folder: Path) -> None:
     Table(load(data))
 
 
-TARGETS: dict[str, Callable[[bytes, Path], None]] = {"recipe": recipe, "meta": meta, "header": header}
+def image(data: bytes, folder: Path) -> None:
+    """Bytes of a picture -> what its header says, its pixels, and its pixels as class ids; each may be refused alone."""
+    from marrow.core.source import Unreadable
+    from marrow.data.decode import decode, decode_ids, undecoded
+    from marrow.data.header import header
+
+    for reader in (header, decode, decode_ids, undecoded):
+        try:
+            reader(data, "picture")
+        except Unreadable:
+            continue
+
+
+def shard(data: bytes, folder: Path) -> None:
+    """Bytes of a tar shard -> its samples, all of which lie inside it."""
+    from marrow.data.tar_scan import samples
+
+    file = folder / "shard.tar"
+    file.write_bytes(data)
+    for found in samples(str(file), "fuzz"):
+        assert isinstance(found, str) or 0 <= found.offset <= found.offset + found.size <= len(data)
+
+
+def onnx(data: bytes, folder: Path) -> None:
+    """Bytes of an ONNX file -> checked, without being run."""
+    from marrow.core.onnx_check import check
+
+    file = folder / "model.onnx"
+    file.write_bytes(data)
+    check(file)
+
+
+TARGETS: dict[str, Callable[[bytes, Path], None]] = {
+    "recipe": recipe, "meta": meta, "header": header, "image": image, "shard": shard, "onnx": onnx,
+}  # fmt: skip
 
 
 def main(target: str, kept: Path, more: list[str]) -> None:
     import atheris
 
-    with atheris.instrument_imports(include=["marrow", "yaml", "json"]):
+    with atheris.instrument_imports(include=["marrow", "yaml", "json", "PIL", "tarfile"]):
         import marrow.core.recipe
         import marrow.core.spec
+        import marrow.data.header
+        import marrow.data.tar_scan
     import marrow.backbones  # noqa: F401
     from marrow.core.errors import MarrowError
 

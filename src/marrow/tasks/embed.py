@@ -49,11 +49,13 @@ class Embed(Task):
 
     def exported(self) -> nn.Module:
         """image (B, 3, H, W) -> (embedding,)"""
-        return _ImageToEmbedding(self)
+        return ImageToEmbedding(self)
 
 
-class EmbedMetric:
-    """Row recall_at_1: how often the most similar other image has the same label."""
+class Labelled:
+    """The embeddings and labels of all batches."""
+
+    where: str
 
     def __init__(self) -> None:
         self.embedding: list[Tensor] = []
@@ -62,9 +64,15 @@ class EmbedMetric:
     def update(self, decoded: Mapping[str, Tensor], batch: Mapping[str, Any]) -> None:
         if "label" not in batch:
             raise MarrowError("the batch has no 'label', and whether two images belong together is told by labels",
-                              where="embed", hint="knn_agreement measures without labels.")  # fmt: skip
+                              where=self.where, hint="knn_agreement measures without labels.")  # fmt: skip
         self.embedding.append(decoded["embedding"])
         self.label.append(batch["label"].to(decoded["embedding"].device))
+
+
+class EmbedMetric(Labelled):
+    """Row recall_at_1: how often the most similar other image has the same label."""
+
+    where = "embed"
 
     def compute(self) -> list[dict]:
         n = sum(map(len, self.label))
@@ -78,8 +86,8 @@ class EmbedMetric:
         return [{"metric": "recall_at_1", "value": int(right.sum()) / n, "n": n}]
 
 
-class _ImageToEmbedding(nn.Module):
-    def __init__(self, task: Embed):
+class ImageToEmbedding(nn.Module):
+    def __init__(self, task: Task):
         super().__init__()
         self.task = task
 

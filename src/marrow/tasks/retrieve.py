@@ -12,6 +12,7 @@ from ..core.contracts import Backbone, Task
 from ..core.errors import MarrowError
 from ..nn.nested import check_sizes
 from ..nn.ranking import average_precision, average_precision_at, leave_one_out, recall_at
+from .embed import Embed, ImageToEmbedding, Labelled
 
 PLACES = (1, 5, 10)
 
@@ -52,10 +53,7 @@ class Retrieve(Task):
         directions = F.normalize(self.directions[:, : embedding.shape[-1]].float(), dim=-1)
         return {"cross_entropy": F.cross_entropy(embedding @ directions.T / self.temperature, batch["label"])}
 
-    @staticmethod
-    def decode(out: dict[str, Tensor], batch: Mapping[str, Any]) -> dict[str, Tensor]:
-        """{"embedding": (B, D) of length 1}, so that a product of two is their cosine."""
-        return {"embedding": F.normalize(out["embedding"].float(), dim=-1)}
+    decode = staticmethod(Embed.decode)
 
     @staticmethod
     def metric() -> RetrieveMetric:
@@ -63,10 +61,10 @@ class Retrieve(Task):
 
     def exported(self) -> nn.Module:
         """image (B, 3, H, W) -> (embedding,)"""
-        return _ImageToEmbedding(self)
+        return ImageToEmbedding(self)
 
 
-class RetrieveMetric:
+class RetrieveMetric(Labelled):
     """Every image asks for all others: rows recall_at_1, recall_at_5, recall_at_10, map and map_at_10.
 
     recall_at_k: how often one of the k most similar has the same label. map: the mean over the queries of their average
@@ -74,16 +72,7 @@ class RetrieveMetric:
     image that is the only one of its label asks for nothing.
     """
 
-    def __init__(self) -> None:
-        self.embedding: list[Tensor] = []
-        self.label: list[Tensor] = []
-
-    def update(self, decoded: Mapping[str, Tensor], batch: Mapping[str, Any]) -> None:
-        if "label" not in batch:
-            raise MarrowError("the batch has no 'label', and whether two images belong together is told by labels",
-                              where="retrieve", hint="knn_agreement measures without labels.")  # fmt: skip
-        self.embedding.append(decoded["embedding"])
-        self.label.append(batch["label"].to(decoded["embedding"].device))
+    where = "retrieve"
 
     def compute(self) -> list[dict]:
         label = torch.cat(self.label) if self.label else torch.empty(0)
@@ -98,12 +87,3 @@ class RetrieveMetric:
             found.setdefault("map_at_10", []).append(average_precision_at(hits, 10))
         joined = {name: torch.cat(parts) for name, parts in found.items()}
         return [{"metric": name, "value": float(v.mean()), "n": len(v)} for name, v in joined.items()]
-
-
-class _ImageToEmbedding(nn.Module):
-    def __init__(self, task: Retrieve):
-        super().__init__()
-        self.task = task
-
-    def forward(self, image: Tensor) -> tuple[Tensor]:
-        return (self.task({"image": image})["embedding"],)
