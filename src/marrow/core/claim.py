@@ -16,6 +16,7 @@ class Claim:
     arms: name -> recipe (as a mapping); the artifact of its last stage is measured on `test`, or is
     the report of a probe. measure: the metric's name.
     A source with `salt: seed` is drawn anew for every seed, for all arms alike, so that seeds differ in their split too.
+    minutes: of processor time that all arms and seeds are expected to take; a result says how many they took.
     better, than: the arms whose paired difference decides; by: the difference that counts, in the measure's unit.
     unlike: what else the arms differ in, or what a reader must know before trusting the figure.
     """
