@@ -7,6 +7,9 @@ import torch.nn.functional as F
 from torch import nn
 
 from marrow.core.contracts import Backbone, Features, Input, Method, Step, Task
+from marrow.core.engine import Engine
+from marrow.core.loader import Data
+from marrow.core.settings import Optim, Settings
 from marrow.core.source import Source, Unreadable
 from marrow.core.wrappers import Frozen
 
@@ -191,3 +194,39 @@ class Learn(Method):
 
     def product(self):
         return self.student
+
+
+SGD = {"main": Optim("sgd", 0.1, schedule="constant", warmup_percent=0)}
+
+
+def plainly(cls=Plainly, **net):
+    torch.manual_seed(0)
+    return cls(Sort(SmallNet(plain=True, **net)))
+
+
+def train(method, *, val=None, streams=None, logger=None, progress=None, **settings):
+    settings = {"steps": 5, "batch": 12, "optim": SGD, **settings}
+    engine = Engine(Settings(**settings), device="cpu", logger=logger, progress=progress)
+    engine.train(method, Data(streams or {"train": Pictures(40)}, val))
+    return engine
+
+
+def same(a, b, **tolerance):
+    for (name, x), y in zip(a.state_dict().items(), b.state_dict().values(), strict=True):
+        torch.testing.assert_close(x, y, **tolerance, msg=lambda m, name=name: f"{name}: {m}")
+
+
+class Rows:
+    """A logger that keeps what it is told."""
+
+    def __init__(self):
+        self.rows = []
+
+    def log(self, step, values):
+        self.rows.append((step, values))
+
+    def close(self):
+        pass
+
+    def column(self, name):
+        return {step: values[name] for step, values in self.rows if name in values}
