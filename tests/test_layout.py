@@ -41,6 +41,7 @@ WITHOUT_CLAIM = {
     "dense_probe": "it measures and promises nothing",
     "attention_diversity": "it measures and promises nothing",
     "knn": "it measures and promises nothing",
+    "few_shot": "it measures and promises nothing",
     "linear_probe": "it measures and promises nothing; the claim about rich representations goes by it",
     "domain_shift": "it measures and promises nothing",
     "knn_agreement": "it measures and promises nothing",

@@ -9,6 +9,7 @@ from marrow.core.contracts import Clock
 from marrow.core.errors import MarrowError
 from marrow.core.recipe import Recipe
 from marrow.core.spec import build, edited
+from marrow.run import run
 from marrow.tasks.classify import Classify
 from marrow.teach.rich_representations import RichRepresentations, members_kl
 from marrow.teach.supervised import Supervised
@@ -104,3 +105,23 @@ def test_stages_have_seeds_of_their_own():
     recipe = Recipe.from_dict({"seed": 3, "stages": [stage, stage | {"seed": 0}, stage | {"seed": 1}]})
     assert [s.seed(recipe.seed) for s in recipe.stages] == [3, 3000, 3001]
     assert [s.settings(recipe.seed).seed for s in recipe.stages] == [3, 3000, 3001]
+
+
+def test_snapshots_of_one_run_are_concatenated(tmp_path):
+    """Cat_n-S: stages that go on from one another at a constant step size, then side by side."""
+    same = {
+        "teach": "supervised",
+        "data": {"train": [{"images": "digits", "split": "test", "fraction": 0.1}], "batch": 8},
+        "optim": {"sgd": {"lr": 0.05}, "schedule": "constant", "warmup_percent": 0},
+        "steps": 2,
+    }
+    task = {"task": "classify", "backbone": {"backbone": "resnet10t", **SMALL}, "classes": 10}
+    snapshots = [{**same, "name": "a", "task": task}, {**same, "name": "b", "task": {"stage": "a"}}]
+    cat = {"edit": "cat", "of": [{"stage": name, "part": "backbone"} for name in "ab"]}
+    probed = {"examine": "few_shot", "name": "probe", "model": cat, "args": {"queries": 3, "episodes": 4},
+              "data": {"test": [{"images": "digits", "split": "test"}]}}  # fmt: skip
+    first, second, report = run({"seed": 0, "stages": [*snapshots, probed]}, tmp_path, quiet=True)
+    a, b = first.load().backbone.eval(), second.load().backbone.eval()
+    both = edited("cat", {}, [a, b]).eval()(IMAGES).pooled
+    torch.testing.assert_close(both, torch.cat([a(IMAGES).pooled, b(IMAGES).pooled], 1), rtol=0, atol=0)
+    assert (both[:, :32] != both[:, 32:]).any() and report.load().rows[0]["n"] == 4 * 5 * 3
