@@ -17,11 +17,13 @@ from marrow.core.settings import Optim, Settings
 from marrow.core.static_check import check_static
 from marrow.data import open_source
 from marrow.nn.divergence import sym_kl
+from marrow.run import run
 from marrow.tasks.classify import Classify
 from marrow.tasks.nested_classify import NestedClassify
 from marrow.tasks.retrieve import Retrieve
 from marrow.tasks.segment import Segment
 from marrow.teach.advstyle import AdvStyle
+from marrow.teach.cvrl import CVRL, clip_contrast
 from marrow.teach.matryoshka import Matryoshka
 from marrow.teach.ssld import SSLD
 from marrow.teach.supervised import Supervised
@@ -210,6 +212,21 @@ def test_a_recipe_says_the_method_inside_and_both_passes_look_into_it():
     cached["stages"][0]["cached_views"] = 2
     problems, _ = check_fit(Recipe.from_dict(cached))
     assert len(problems) == 1 and "supervised asks no frozen teacher" in problems[0]
+
+
+def test_clips_are_told_apart_by_the_first_features_alone(tmp_path):
+    """Contrast without a head: what is cut is the backbone's own embedding."""
+    inflated = {"edit": "inflate", "values": {"frames": 4, "stride": 2}, "of": [NET]}
+    recipe = stage({"teach": "cvrl", "backbone": inflated, "out": None, "flip": False}, sizes=[4, 32])
+    videos = {"images": "moving_digits", "split": "train", "per_class": 1, "labels": False}
+    recipe["stages"][0] |= {"data": {"train": [videos], "batch": 4}, "name": "net"}
+    kept = run(recipe, tmp_path, quiet=True)[0].load()
+    method = CVRL(kept.eval(), out=None, flip=False)
+    given = {name: torch.rand(3, 4, 3, 32, 32) for name in ("clip_1", "clip_2")} | {"looped": torch.zeros(3)}
+    whole, nested = method(given, CLOCK), Matryoshka(method, sizes=(4, 32))(given, CLOCK)
+    torch.testing.assert_close(nested.losses["contrast_32"], whole.losses["contrast"])
+    a, b = (kept(given[name]).pooled[:, :4] for name in ("clip_1", "clip_2"))
+    torch.testing.assert_close(nested.losses["contrast_4"], clip_contrast(a, b, 0.1))
 
 
 def test_what_makes_no_sense_is_refused():

@@ -51,12 +51,16 @@ class CVRL(Method):
     Logs: `found`, how often a clip's other clip is the nearest; `looped`, the share of videos that are shorter than a clip
     and are run through again.
 
+    out=None leaves the head out and contrasts the pooled features themselves, whose first numbers are then embeddings by
+    themselves inside `matryoshka`.
+
     Deviation: weight decay is the optimiser's, on what the recipe says, where the paper's is on kernels alone.
     """
 
     needs = {"backbone": {"clips"}}
     streams = ("videos",)
     per_sample = False
+    gives = frozenset({"embedding-loss"})
 
     def __init__(
         self,
@@ -64,7 +68,7 @@ class CVRL(Method):
         *,
         hidden: int = 2048,
         layers: int = 3,
-        out: int = 128,
+        out: int | None = 128,
         temperature: float = 0.1,
         power: float = 1.0,
         crop: tuple[float, float] = (0.3, 1.0),
@@ -75,22 +79,30 @@ class CVRL(Method):
         if temperature <= 0 or not power > 0:
             raise MarrowError(f"{temperature if temperature <= 0 else power} is not above 0",
                               where=f"cvrl.{'temperature' if temperature <= 0 else 'power'}")  # fmt: skip
-        if layers < 0 or min(hidden, out) < 1:
+        if layers < 0 or hidden < 1 or (out is not None and out < 1):
             raise MarrowError(
                 f"{layers} hidden layers of {hidden} and an output of {out} make no head", where="cvrl.layers"
             )
-        self.backbone, self.head = backbone, head(backbone.dim, hidden, layers, out)
+        self.backbone = backbone
+        self.head = nn.Identity() if out is None else head(backbone.dim, hidden, layers, out)
         self.temperature = temperature
         self.view = ClipViews.of(backbone.input, power=power, crop=crop, flip=flip, consistent=consistent)
 
     def forward(self, batch: Mapping[str, Any], clock: Clock, player: str = "main") -> Step:
+        return self.score(self.embed(batch), batch, clock)
+
+    def embed(self, batch: Mapping[str, Any]) -> dict[str, Tensor]:
+        """{"clip_1", "clip_2": (B, D)} behind the head"""
         if not {"clip_1", "clip_2"} <= set(batch):
             raise MarrowError("the batch has no 'clip_1' and 'clip_2'; its views make them of videos", where="cvrl")
         if len(batch["clip_1"]) < 2:
             raise MarrowError("a batch of one video has no other to tell its own clips apart from", where="data.batch")
-        a, b = (self.head(self.backbone(batch[name]).pooled) for name in ("clip_1", "clip_2"))
-        loss = clip_contrast(a, b, self.temperature)
-        return Step({"contrast": loss}, {"found": share_found(a, b), "looped": batch["looped"].float().mean()})
+        return {name: self.head(self.backbone(batch[name]).pooled) for name in ("clip_1", "clip_2")}
+
+    def score(self, z: dict[str, Tensor], batch: Mapping[str, Any], clock: Clock) -> Step:
+        a, b = z["clip_1"], z["clip_2"]
+        logs = {"found": share_found(a, b), "looped": batch["looped"].float().mean()}
+        return Step({"contrast": clip_contrast(a, b, self.temperature)}, logs)
 
     def views(self) -> ClipViews:
         return self.view

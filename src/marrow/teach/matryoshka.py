@@ -128,13 +128,16 @@ def asks_a_teacher(method: Method) -> bool:
 
 
 def check_inner(inner: Method) -> None:
-    """Raise unless the method's step is its `score` of what it embeds, from one stream, by one optimiser."""
+    """Raise unless the method's step is its `score` of what it embeds, from one stream, by one optimiser.
+
+    Whatever that stream is called, the stage's own is 'train'.
+    """
     stem = stem_of(type(inner))
     if "embedding-loss" not in inner.gives:
         raise MarrowError(f"{stem} gives no 'embedding-loss': its loss is not one of embeddings that could be cut",
-                          where="matryoshka.inner", hint="supervised and ssld give one.")  # fmt: skip
-    if inner.streams != Method.streams or inner.players != ("main",) or type(inner).fit is not Method.fit:
-        raise MarrowError(f"{stem} is no method of one stream 'train' and one optimiser, as matryoshka wraps them",
+                          where="matryoshka.inner", hint="supervised, ssld and cvrl give one.")  # fmt: skip
+    if len(inner.streams) != 1 or inner.players != ("main",) or type(inner).fit is not Method.fit:
+        raise MarrowError(f"{stem} is no method of one stream and one optimiser, as matryoshka wraps them",
                           where="matryoshka.inner")  # fmt: skip
 
 
