@@ -167,6 +167,9 @@ def test_known_attributes_take_the_place_of_the_salient_terms():
         MarrowError, match="no field 'colour' with one number each.*They have view_1, view_2, label, length"
     ):
         method(attributes=("colour",))(batch(), FIRST)
+    one_target = {"background": batch(20)["background"], "target": {k: v[:1] for k, v in batch()["target"].items()}}
+    with pytest.raises(MarrowError, match="data.batch: a single target has no other whose attributes"):
+        trained(one_target, FIRST)
 
 
 def test_targets_and_backgrounds_come_apart():

@@ -146,6 +146,9 @@ class SepCLR(Method):
             c1, s1, c2, s2 = (gathered(code.float()) for view in codes for code in view)
             is_target, known = gathered(is_target) > 0, [gathered(each) for each in known]
             check_batch(is_target)
+            if known and len(known[0]) < 2:
+                raise MarrowError("a single target has no other whose attributes its own could be compared with",
+                                  where="data.batch", hint="Take 2 or more of the stream 'target'.")  # fmt: skip
             c1, c2 = F.normalize(c1, dim=1), F.normalize(c2, dim=1)
             losses = self._weighted(terms(c1, c2, s1, s2, is_target), s1, s2, is_target, known)
             if self.leakage != "none":
