@@ -65,11 +65,11 @@ def claims():
     if not rows:
         yield "No claim is stated yet."
         return
-    yield "| system | says | difference | 95 % interval | seeds | verdict |\n| --- | --- | --- | --- | --- | --- |"
+    yield "| system | says | points | 95 % interval | seeds | verdict |\n| --- | --- | ---: | ---: | ---: | --- |"
     for row in rows:
-        low, high = row.get("ci95") or ("", "")
-        difference = f"{row['difference']} {row['measure']}" if "difference" in row else ""
-        yield (f"| {row['system']} | {row['says']} | {difference} | {low}{' to ' if low != '' else ''}{high} "
+        points = f"{100 * row['difference']:+.1f} {row['measure']}" if "difference" in row else ""
+        interval = " to ".join(f"{100 * v:+.1f}" for v in row.get("ci95") or ())
+        yield (f"| {row['system']} | {row['says']} | {points} | {interval} "
                f"| {len(row.get('seeds', ())) or ''} | **{row['verdict']}** |")  # fmt: skip
 
 
