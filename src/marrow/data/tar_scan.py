@@ -36,12 +36,14 @@ def samples(path: str, where: str) -> Iterator[Sample | str]:
     """
     shard, key, picture, mask, label, called = Path(path).name, "", None, None, None, None
     seen: set[int] = set()  # hashes of file names: a shard may hold a million
-    end = 0
+    end, length = 0, os.path.getsize(path)
     try:
         with tarfile.open(path, "r:") as tar:
             while (member := tar.next()) is not None:
                 tar.members = []  # type: ignore[attr-defined]  # else tarfile keeps every header
                 end = member.offset_data + -(-member.size // tarfile.BLOCKSIZE) * tarfile.BLOCKSIZE
+                if not member.offset_data <= end <= length:  # tarfile would seek there
+                    raise MarrowError(f"{shard} is cut off inside '{member.name}'", where=where)
                 folder, _, base = member.name.rpartition("/")
                 stem, _, suffix = base.partition(".")
                 if not member.isfile() or not stem:
@@ -66,7 +68,7 @@ def samples(path: str, where: str) -> Iterator[Sample | str]:
     except (tarfile.TarError, EOFError, OverflowError) as error:
         raise MarrowError(f"{shard} is not a readable tar file ({error})", where=where,
                           hint="Shards are uncompressed .tar files.") from None  # fmt: skip
-    if os.path.getsize(path) < end + MARK:
+    if length < end + MARK:
         raise MarrowError(f"{shard} is cut off: the two empty blocks that end a tar file are missing", where=where)
     if key:
         yield _sample(key, picture, mask, label, called)
