@@ -196,4 +196,12 @@ def backbones(found: Found) -> Iterator[str]:
                      [[r["net"], r["peer"], *(r[f"{k} over peer, batch 1"] for k in ("torch", "fp32", "int8"))] for r in ours])  # fmt: skip
 
 
-TABLES = {f.__name__: f for f in (digits, crash, distill, loading, cache, int8, pruning, backbones)}
+def methods(found: Found) -> Iterator[str]:
+    """A row a method: its step over the plain one, and where its time goes."""
+    parts = list(found["rows"][0]["shares"])
+    rows = [[r["method"], r["milliseconds"], r["over_plain"], r["peak_mb"], r["memory_over_plain"],
+             *(percent(r["shares"][part]) for part in parts)] for r in found["rows"]]  # fmt: skip
+    yield from table(["method", "ms", "of the plain step", "MB", "of the plain one's", *parts], rows)
+
+
+TABLES = {f.__name__: f for f in (digits, crash, distill, loading, cache, int8, pruning, backbones, methods)}

@@ -30,7 +30,7 @@ def lines() -> Iterator[str]:
 
 def rows(folder: Path = RESULTS) -> Iterator[Row]:
     """What was measured, by script; a script without a result has no row."""
-    for of in (loop, distill, cache, loading, int8, pruning, crash, start):
+    for of in (loop, distill, cache, loading, int8, pruning, methods, crash, start):
         file = folder / f"{of.__name__}.json"
         if file.is_file():
             yield from of(json.loads(file.read_text(encoding="utf-8")))
@@ -80,6 +80,12 @@ def pruning(found: Found) -> Iterator[Row]:
     )
     gain = found["median onnxruntime gain"]
     yield Row("pruning: time gain / MAC gain, median above 50 M MACs", "at least 0.8", f"{gain:.2f}", gain >= 0.8)
+
+
+def methods(found: Found) -> Iterator[Row]:
+    most, measured = found["target"]["advstyle"], found["target"]["measured"]
+    yield Row("AdvStyle's step, which needs no further forward", f"at most {most} times the plain step",
+              f"{measured:.2f} times", found["target"]["met"])  # fmt: skip
 
 
 def crash(found: Found) -> Iterator[Row]:

@@ -55,8 +55,8 @@ def test_the_code_shown_is_python(page):
         compile(text, title or page.name, "exec")
 
 
-def run_python(page: str) -> str:
-    script = "\n".join(text for _, text in blocks(ROOT / "docs" / "how_to" / page, "python"))
+def run_python(page: str, folder: str = "how_to") -> str:
+    script = "\n".join(text for _, text in blocks(ROOT / "docs" / folder / page, "python"))
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=250)
     assert done.returncode == 0, done.stderr
     return done.stdout
@@ -66,6 +66,12 @@ def test_the_code_of_use_runs(folder):
     answers = run_python("use.md").splitlines()
     assert [a.split()[0] for a in answers[:3]] == ["digit0.png", "digit1.png", "digit2.png"]
     assert "torch.Size([2, 10])" in answers[3] and "recall_at_1" in answers[4]
+
+
+def test_the_code_of_scenes_runs():
+    *texts, shapes = run_python("scenes.md", "").splitlines()
+    assert texts and all(line.startswith("the ") and "[" in line for line in texts)
+    assert shapes == "torch.Size([8, 3, 96, 96]) torch.Size([7, 2, 96, 96])"
 
 
 def test_the_code_of_build_and_shrink_runs(folder):

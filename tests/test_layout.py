@@ -29,6 +29,8 @@ LONGEST_ENGINE = 300
 WITHOUT_CLAIM = {
     "supervised": "plain training is the baseline of the other claims, not a claim itself",
     "ssld_select": "the first stage of ssld's full recipe",
+    "token_mixing": "the augmentation of vit_resnas, whose claim compares what was found at equal training",
+    "hard_distillation": "the training of a token that vit_resnas has beside its own; ssld has the claim of distillation",
     "multi_architectural": "it trains the supernet in which vit_resnas_search searches",
     "vit_resnas_search": "its claim is that of the nets, vit_resnas",
     "feature_distillation": "no published system: its parts are, and `make` measures each run by knn_agreement",

@@ -7,6 +7,7 @@ import marrow
 from marrow.core.errors import MarrowError
 from marrow.data import open_source
 from marrow.run import evaluate, examine, run
+from marrow.run_folder import data_folders
 
 NARROW = {"backbone": "resnet10t", "img_size": 32, "channels": [8, 8, 16, 16], "stem_width": 8}
 VAL = {"images": "digits", "split": "val", "per_class": 3}
@@ -95,6 +96,15 @@ def test_an_unfinished_run_needs_resume(tmp_path):
     waiting.write_bytes(b"")
     with pytest.raises(MarrowError, match=r"unfinished run \(stage net\)\. Add --resume"):
         run(recipe(), tmp_path / "e", quiet=True)
+
+
+def test_the_data_folders_are_those_that_are_read(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for name in ("digits", "photos", "known"):
+        (tmp_path / name).mkdir()
+    probe = {"examine": "knn", "every_percent": 50, "data": {"train": [{"images": "known"}], "test": [VAL]}}
+    stage = {"data": {"train": [{"images": "digits"}, {"images": "photos"}], "batch": 4}, "probe": probe}
+    assert [str(p) for p in data_folders({"stages": [stage]})] == ["photos", "known"]  # the digits come with marrow
 
 
 def test_nothing_is_written_into_the_data(tmp_path):

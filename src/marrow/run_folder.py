@@ -10,6 +10,7 @@ from typing import Any, Iterable, Iterator, Mapping
 
 from .core.errors import MarrowError
 from .core.recipe import Recipe, load
+from .core.source_check import EMBEDDED
 from .core.whole_file import write_text
 
 
@@ -120,12 +121,14 @@ def differences(old: Any, new: Any, place: str = "") -> Iterator[str]:
 
 
 def data_folders(recipe: Mapping[str, Any]) -> Iterator[Path]:
-    """The existing folders that a recipe reads images from."""
-    for stage in recipe.get("stages", ()):
+    """The existing folders that a recipe reads images from; a set that comes with marrow is none, whatever lies here."""
+    stages = recipe.get("stages", ())
+    for stage in (*stages, *(s["probe"] for s in stages if "probe" in s)):
         for sources in (stage.get("data") or {}).values():
             for source in sources if isinstance(sources, list) else ():
-                if isinstance(source, Mapping) and Path(str(source.get("images", ""))).is_dir():
-                    yield Path(source["images"])
+                images = str(source.get("images", "")) if isinstance(source, Mapping) else ""
+                if images not in EMBEDDED and Path(images).is_dir():
+                    yield Path(images)
 
 
 def _taken(lock: Path) -> int:

@@ -18,12 +18,14 @@ from .core.catalogue import contract_class
 from .core.contracts import Method, Task
 from .core.engine import Engine
 from .core.errors import MarrowError
+from .core.exact import preserved
 from .core.loader import Data
 from .core.models import resolve
 from .core.recipe import Stage
 from .core.source import Source
 from .core.spec import cut
 from .core.versions import versions
+from .core.watch import Watch
 from .data import open_sources
 from .data.check import check_labelled
 from .data.masks import check_masks
@@ -37,7 +39,15 @@ def open_data(stage: Stage, where: str) -> Data:
     """The streams of a stage, and its validation source."""
     streams = {name: open_sources(sources, f"{where}.data.{name}") for name, sources in stage.streams.items()}
     val = streams.pop("val", None)
-    return Data(streams, val)
+    return Data(streams, val, _watch(stage, f"{where}.probe"))
+
+
+def _watch(stage: Stage, where: str) -> Watch | None:
+    """The probe that looks at the model under training, without its other models."""
+    if stage.verb != "teach" or (probe := stage.probe) is None:
+        return None
+    looking = contract_class("examine", probe.stem)(**probe.args)
+    return Watch(looking, open_data(probe, where), stage.values["probe"]["every_percent"], where=where)
 
 
 def key(stage: Stage, data: Data, done: Stages, seed: int) -> str:
@@ -56,8 +66,12 @@ def carry_out(
 ) -> Artifact:
     """Do what the stage says and write its artifact into `folder`."""
     torch.manual_seed(seed)
-    models = {role: resolve(spec, {k: a.load for k, a in done.items()}, f"{where}.{role}")
-              for role, spec in stage.roles.items()}  # fmt: skip
+    made = {k: a.load for k, a in done.items()}
+    models = resolved(stage, made, where)
+    if data.watch and stage.probe:
+        with preserved():  # the method's own weights are drawn after it
+            others = resolved(stage.probe, made, data.watch.where)
+        data = dataclasses.replace(data, watch=dataclasses.replace(data.watch, models=others))
     _fit_labels(models, data, where, learns=stage.verb == "teach")
     if stage.verb == "teach":
         _fit_masks(models, data, where, engine)
@@ -77,6 +91,11 @@ def carry_out(
         )  # fmt: skip
     together()
     return Artifact.open(folder)
+
+
+def resolved(stage: Stage, made: Mapping[int | str, Callable[[], Any]], where: str) -> dict[str, Any]:
+    """The models of a stage by role. made: what earlier stages made."""
+    return {role: resolve(spec, made, f"{where}.{role}") for role, spec in stage.roles.items()}
 
 
 def together() -> None:

@@ -215,3 +215,29 @@ def test_what_does_not_fit_is_named(arguments, words):
 def test_pictures_that_do_not_fit_are_named(net):
     with pytest.raises(MarrowError, match="divisible by 16, got 40; 32 would do"):
         net(torch.zeros(1, 3, 32, 40))
+
+
+def test_with_a_distillation_token():
+    torch.manual_seed(0)
+    net = VitRes(img_size=32, distilled=True, **VitRes.tiny).eval()
+    plain = VitRes(img_size=32, **VitRes.tiny)
+    added = 2 * 8 + 10 * 32  # the token, its position, its half of the head
+    assert sum(p.numel() for p in net.parameters()) == sum(p.numel() for p in plain.parameters()) + added
+    tokens = net.forward_features(X)
+    assert tokens.shape == (2, 2 + 2 * 3, 32) and "stages.0.first.dist_token" in net.no_weight_decay()
+    torch.testing.assert_close(net(X), net.head(torch.cat([tokens[:, 0], tokens[:, 1]], 1)))
+    maps = net.forward_intermediates(X, intermediates_only=True)
+    assert [tuple(m.shape[1:]) for m in maps] == [(8, 8, 12), (16, 4, 6), (32, 2, 3)]
+    backbone = TimmBackbone.create("vit_res_tiny", img_size=(32, 48), distilled=True, **SMALL).eval()
+    features = backbone(X)
+    assert backbone.dim == 64 and features.pooled.shape == (2, 64) and features.tokens.shape == (2, 6, 32)
+    assert "distillation-token" in backbone.gives and "slimmable" not in backbone.gives
+
+
+def test_positions_of_another_size_with_a_distillation_token(tmp_path):
+    net = VitRes(img_size=32, distilled=True, **VitRes.tiny).eval()
+    torch.save(net.state_dict(), tmp_path / "net.pth")
+    larger = TimmBackbone.create("vit_res_tiny", img_size=(32, 48), weights=str(tmp_path / "net.pth"), distilled=True,
+                                 **SMALL).eval()  # fmt: skip
+    tokens = net.forward_features((X - larger.mean) / larger.std)
+    torch.testing.assert_close(larger(X).pooled, tokens[:, :2].flatten(1))

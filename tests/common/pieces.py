@@ -6,6 +6,7 @@ without defaults names them in `tiny = {...}`.
 
 from __future__ import annotations
 
+from copy import deepcopy
 from functools import cache
 from typing import Any, get_type_hints
 
@@ -22,6 +23,8 @@ from marrow.core.settings import Optim, Settings
 from marrow.core.source import VOID, Source
 from marrow.core.spec import build, edited
 from marrow.data.object_features import feature_names
+
+from .families import FAMILIES
 
 SIZE, CLASSES, EXAMPLES, BATCH = 32, 4, 24, 8
 
@@ -113,15 +116,16 @@ def representatives() -> tuple[str, ...]:
 def tiny(name: str) -> dict[str, Any]:
     """Arguments that make a net tiny: of ours, `tiny` of its class, which every entry point takes."""
     ours = {n: cls.tiny for cls, n in our_classes().items()}
-    return TIMM.get(name) or {k: v for k, v in ours.get(name, {}).items() if k != "num_classes"}
+    return TIMM.get(name) or FAMILIES.get(name) or {k: v for k, v in ours.get(name, {}).items() if k != "num_classes"}
 
 
 def backbone_spec(name: str) -> dict:
     return {"source": f"timm:{name}", "args": {"img_size": SIZE, **tiny(name)}}
 
 
-def backbone(name: str) -> Backbone:
-    return build(backbone_spec(name))
+def backbone(on: str | Backbone) -> Backbone:
+    """By its name; a net is copied, weights and all."""
+    return build(backbone_spec(on)) if isinstance(on, str) else deepcopy(on)
 
 
 def fitting(words: set[str]) -> str:
@@ -138,14 +142,14 @@ def roles(cls: type) -> dict[str, type]:
     return {name: hints[name] for name in signature_of(cls) if hints.get(name) in (Backbone, Task, Method)}
 
 
-def task(stem: str = "classify", on: str | None = None) -> Task:
-    """A tiny task; `on` names the backbone of all its roles."""
+def task(stem: str = "classify", on: str | Backbone | None = None) -> Task:
+    """A tiny task; `on` is the backbone of all its roles."""
     cls = contract_class("tasks", stem)
     models = {role: backbone(on or fitting(set())) for role in roles(cls)}
     return cls(**models, **plain_arguments(cls))
 
 
-def model(contract: type, words: set[str], on: str | None = None, seed: int = 0) -> Backbone | Task | Method:
+def model(contract: type, words: set[str], on: str | Backbone | None = None, seed: int = 0) -> Backbone | Task | Method:
     """A tiny model for a role that needs these words."""
     if contract is Method:
         return method(WRAPPED, on, seed)
@@ -160,20 +164,25 @@ def model(contract: type, words: set[str], on: str | None = None, seed: int = 0)
     return task(on=name) if contract is Task else backbone(name)
 
 
-def method(stem: str, on: str | None = None, seed: int = 0) -> Method:
-    """A tiny instance; `on` names the backbone of all its roles. Its tasks have opinions, as trained ones would.
+def models(cls: type, on: str | Backbone | None = None, seed: int = 0) -> dict[str, Backbone | Task | Method]:
+    """A method's, by role; `on` is the backbone of all. Its tasks have opinions, as trained ones would.
 
     A role whose backbone must go with another role's, not only give the right words, is named in the class's `tiny`.
     """
-    cls = contract_class("teach", stem)
     torch.manual_seed(seed)
     named = vars(cls).get("tiny", {})
-    models = {role: model(kind, cls.needs.get(role, set()), on or named.get(role), seed)
-              for role, kind in roles(cls).items()}  # fmt: skip
-    for each in models.values():
+    found = {role: model(kind, cls.needs.get(role, set()), on or named.get(role), seed)
+             for role, kind in roles(cls).items()}  # fmt: skip
+    for each in found.values():
         if isinstance(each, Task):
             sharpen(each)
-    return cls(**models, **plain_arguments(cls))
+    return found
+
+
+def method(stem: str, on: str | Backbone | None = None, seed: int = 0) -> Method:
+    """A tiny instance, with `models`."""
+    cls = contract_class("teach", stem)
+    return cls(**models(cls, on, seed), **plain_arguments(cls))
 
 
 @torch.no_grad()
@@ -192,9 +201,10 @@ def planned_models(cls: type, on: str | None = None) -> dict[str, nn.Module]:
 
 
 def plain_arguments(cls: type) -> dict[str, Any]:
-    """What a constructor asks for besides models and has no default for."""
-    known = {"classes": CLASSES, **vars(cls).get("tiny", {})}
-    wanted = [k for k, p in signature_of(cls).items() if p.default is p.empty and k not in roles(cls)]
+    """What a constructor asks for besides models and has no default for, or what its class's `tiny` names."""
+    tiny = vars(cls).get("tiny", {})
+    known = {"classes": CLASSES, **tiny}
+    wanted = [k for k, p in signature_of(cls).items() if (p.default is p.empty or k in tiny) and k not in roles(cls)]
     if missing := [k for k in wanted if k not in known]:
         raise LookupError(f"{cls.__name__} needs {', '.join(missing)}: name values in its `tiny`")
     return {k: known[k] for k in wanted}

@@ -47,6 +47,9 @@ def test_a_good_recipe_gives_a_row_for_each_model():
         ("stages.0.task.backbone.backbone", "resnet81", "stages[0].task.backbone: unknown backbone 'resnet81'; did you mean"),
         ("stages.0.task.backbone.num_classes", 3, "stages[0].task.backbone: 'num_classes' is not an argument of a backbone"),
         ("stages.0.task.backbone.depht", 3, "stages[0].task.backbone: timm's resnet10t does not take these arguments"),
+        ("stages.0.task.backbone", {"backbone": "poolformer_s12", "depths": [1, 1, 1, 1]},
+         "stages[0].task.backbone: timm's poolformer_s12 does not take these arguments (dict() got multiple values for keyword "
+         "argument 'depths'). It takes device, dims"),
         ("stages.0.task.classes", 1, "stages[0].task: classify.classes: 1 classes cannot be told apart"),
         ("stages.1.student.classes", 7, "stages[1]: teacher has 10 outputs, student 7"),
         ("stages.1.args", {"temperature": -1}, "stages[1].args.temperature: -1 is not a positive number"),
@@ -65,6 +68,29 @@ def test_one_problem_one_sentence(path, value, sentence):
     problems, _ = fit(path, value)
     assert len(problems) == 1, problems
     assert problems[0].startswith(sentence)
+
+
+@pytest.mark.parametrize("stage, sentence", [
+    ({"examine": "few_shot", "model": {"stage": 0}, "args": {"ways": 1}, "data": {"test": [{"images": "digits"}]}},
+     "stages[4].args.ways: 1 classes cannot be told apart"),
+    ({"shrink": "prune", "model": {"stage": 0}, "args": {"ratio": 1.5}}, "stages[4].args.ratio: "),
+])  # fmt: skip
+def test_what_a_probe_or_a_shrinker_refuses_is_known_before_any_training(stage, sentence):
+    problems, _ = check_fit(Recipe.from_dict({**GOOD, "stages": [*GOOD["stages"], stage]}))
+    assert len(problems) == 1 and problems[0].startswith(sentence), problems
+
+
+@pytest.mark.parametrize("net", [
+    {"backbone": "inception_v3", "img_size": 64},  # what its seventh stage is given is smaller than its kernel
+    {"backbone": "efficientformer_l1", "img_size": 64},  # its attention is built for 224
+])  # fmt: skip
+def test_a_net_that_is_built_and_does_not_run_is_refused_in_one_sentence(net):
+    problems, rows = fit("stages.0.task.backbone", net)
+    assert len(problems) == 1 and "\n" not in problems[0]
+    assert problems[0].startswith(f"stages[0].task: classify({net['backbone']}) does not run on pictures of 64 x 64 (")
+    assert rows and all(r["model"] != f"classify({net['backbone']})" for r in rows)
+    with pytest.raises(MarrowError, match=f"^backbone: {net['backbone']} does not run on pictures of 64 x 64"):
+        assert resolve(net, {}, "backbone", meta=True).gives
 
 
 def test_what_a_broken_stage_makes_is_not_blamed_on_later_ones():

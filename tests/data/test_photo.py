@@ -182,4 +182,4 @@ def test_evaluation_and_prediction_ask_for_no_more_than_they_need(tmp_path, phot
     )
     for files in ([tmp_path / "a" / "1.jpg"], [tmp_path / "a"]):
         (picture,) = _pictures(files)
-        assert torch.equal(_read(picture, None, view).example["image"], reduced)
+        assert torch.equal(_read(picture, None, None, view).example["image"], reduced)

@@ -60,3 +60,13 @@ def test_nets_without_such_maps_are_refused(name, said):
 def test_an_unknown_module_is_named():
     with pytest.raises(MarrowError, match="resnet18 has no module 'layr1'; did you mean 'layer1'"):
         named("resnet18", "layr1")
+
+
+def test_a_net_that_names_no_modules_is_told_which_could_be_named():
+    with pytest.raises(
+        MarrowError, match="does not tell which modules make them. Name modules of its net, such as conv1, "
+    ) as refused:
+        named("hrnet_w18_small", img_size=64)
+    for module in refused.value.hint.removesuffix(".").partition("such as ")[2].split(", "):
+        [(found, _, places, last)] = named("hrnet_w18_small", module, img_size=64)
+        assert (found, last) == (module, False) and places > 1

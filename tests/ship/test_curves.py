@@ -35,6 +35,13 @@ def test_training_without_labels_has_curves_that_mean_something(tmp_path):
     assert "60&nbsp;%" in text.replace("\N{NO-BREAK SPACE}", "&nbsp;") and ">0.6<" in text  # a share; a cosine
 
 
+def test_a_probe_has_one_curve_of_its_own(tmp_path):
+    log = [(step, name, 0.1 * step) for step in range(9) for name in ("pixels", "probe/miou", "probe/iou_road")]
+    text = written(tmp_path, sample(), curves={"student": log})
+    assert "Mean IoU, by a probe of the features" in text and "road" not in text.split('id="training"')[1]
+    assert legends(text) == [["student"], ["pixels"]]
+
+
 @pytest.mark.parametrize(("metric", "title"), [("top1", "Top-1"), ("balanced_top1", "Balanced top-1")])
 def test_the_curve_on_validation_images_is_of_the_run_s_metric(tmp_path, metric, title):
     given = sample()

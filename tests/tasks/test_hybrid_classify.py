@@ -14,7 +14,10 @@ from marrow.core.runtime import Runner
 from marrow.core.settings import Optim, Settings
 from marrow.core.source import Source
 from marrow.core.timm_backbone import TimmBackbone
+from marrow.ship.bench import bench
+from marrow.ship.int8 import Int8
 from marrow.ship.onnx import Onnx
+from marrow.shrink.prune import MagnitudePrune
 from marrow.tasks.hybrid_classify import HybridClassify
 from marrow.teach.supervised import Supervised
 
@@ -146,6 +149,37 @@ def test_it_says_the_same_in_a_fresh_process(tmp_path):
     subprocess.run([sys.executable, "-c", SAYS, str(tmp_path)], check=True)
     with torch.inference_mode():
         assert torch.equal(load_file(tmp_path / "said")["logits"], model(batch)["logits"])
+
+
+@pytest.mark.parametrize("mode", ["hybrid", "object"])
+def test_its_int8_file_agrees_and_is_timed_beside_it(tmp_path, mode):
+    pytest.importorskip("onnxruntime")
+    model, cells, meta = trained(mode=mode, steps=20), Cells(), {}
+    exporter, data = Int8(calibration_images=16, parity_images=16), Data({"calibration": cells, "parity": cells})
+
+    def fill(folder):
+        meta.update(exporter.export({"model": model}, data, engine(), folder))
+
+    file = save(tmp_path / "int8", meta, labels=cells.classes, fill=fill)
+    assert meta["inputs"] == ["image", "objects"]
+    assert meta["parity"]["agreement"] == 1.0
+    rows = bench([save(tmp_path / "task", model), file], seconds=0.02)
+    assert [(r["runtime"], r["precision"]) for r in rows][:2] == [("torch", "fp32"), ("onnxruntime", "int8")]
+    assert all(r["median"] > 0 for r in rows)
+
+
+def test_pruned_it_is_by_its_backbone():
+    pytest.importorskip("torch_pruning")
+    for mode in ("hybrid", "deep"):
+        with pytest.raises(
+            MarrowError, match="hybrid_classify.* measured statistics.* Prune its backbone, {..., part: backbone}"
+        ):
+            MagnitudePrune().plan({"model": task(mode=mode)}, None, None)
+    net = TimmBackbone.create("cnn_3l", img_size=32, **NETS["cnn_3l"])
+    narrow = MagnitudePrune(ratio=0.5, round_to=2).plan({"model": net}, None, None).edit.apply([net])
+    model = HybridClassify(narrow, classes=2, objects=MEASURES, hidden=16)
+    engine().train(Supervised(model), Data({"train": Cells()}))
+    assert narrow.dim < 16 and value(engine().evaluate(model.eval(), Cells()), "macro_auc") > 0.98
 
 
 @pytest.mark.parametrize(("mode", "inputs"), [("hybrid", ["image", "objects"]), ("deep", ["image"])])

@@ -51,49 +51,54 @@ class ConvNormAct(nn.Sequential):
 
 
 class Stem(nn.Module):
-    """Three convolutions, the last two beside a shortcut, then patches; the tokens with their positions (B, 1 + N, C)."""
+    """Three convolutions, the last two beside a shortcut, then patches; the tokens with their positions (B, P + N, C).
 
-    def __init__(self, width_in: int, dim: int, patch: int, grid: Size):
+    P is 1, the class token, or 2 with a distillation token behind it.
+    """
+
+    def __init__(self, width_in: int, dim: int, patch: int, grid: Size, distilled: bool = False):
         super().__init__()
-        self.grid = grid
+        self.grid, self.prefix = grid, 1 + distilled
         self.conv1 = ConvNormAct(width_in, STEM, stride=2)
         self.conv2 = ConvNormAct(STEM, STEM, stride=1)
         self.conv3 = ConvNormAct(STEM, STEM, stride=1)
         self.proj = nn.Conv2d(STEM, dim, patch // 2, stride=patch // 2)
         self.cls_token = nn.Parameter(torch.zeros(1, 1, dim))
-        self.pos_embed = nn.Parameter(torch.zeros(1, 1 + grid[0] * grid[1], dim))
+        self.dist_token = nn.Parameter(torch.zeros(1, 1, dim)) if distilled else None
+        self.pos_embed = nn.Parameter(torch.zeros(1, self.prefix + grid[0] * grid[1], dim))
 
     def forward(self, image: Tensor) -> Tensor:
         x = self.conv1(image)  # (B, 24, 112, 112)
         x = self.proj(x + self.conv3(self.conv2(x)))  # (B, 176, 16, 16)
         size, x = (x.shape[-2], x.shape[-1]), x.flatten(2).transpose(1, 2)
-        x = torch.cat([self.cls_token.expand(x.shape[0], -1, -1), x], 1)
-        return x + positions(self.pos_embed, self.grid, size, prefix=1)
+        first = [token.expand(x.shape[0], -1, -1) for token in (self.cls_token, self.dist_token) if token is not None]
+        x = torch.cat([*first, x], 1)
+        return x + positions(self.pos_embed, self.grid, size, self.prefix)
 
 
 class ResidualSpatialReduction(nn.Module):
     """Half the rows and columns, and more channels: of the normalised tokens by a convolution, plus the mean of the tokens.
 
-    The mean is that of 2 x 2 tokens, with zeros for the channels that are new; the class token is its own mean. Its
-    position is not in the table.
+    The mean is that of 2 x 2 tokens, with zeros for the channels that are new; the `prefix` tokens before the patches are
+    their own means. Their positions are not in the table.
     """
 
-    def __init__(self, dim_in: int, dim: int, grid: Size):
+    def __init__(self, dim_in: int, dim: int, grid: Size, prefix: int = 1):
         super().__init__()
-        self.grid, self.widened = grid, dim - dim_in
+        self.grid, self.widened, self.prefix = grid, dim - dim_in, prefix
         self.norm = nn.LayerNorm(dim_in, eps=EPS)
         self.patch_reduce = nn.Conv2d(dim_in, dim, 3, stride=2, padding=1)
         self.token_transform = nn.Linear(dim_in, dim)
         self.pos_embed = nn.Parameter(torch.zeros(1, grid[0] * grid[1], dim))
 
     def forward(self, x: Tensor, size: Size) -> Tensor:
-        """x: (B, 1 + H * W, C) with size (H, W), the class token first; (B, 1 + H / 2 * W / 2, C')."""
-        n, half = self.norm(x), (size[0] // 2, size[1] // 2)
-        patches = self.patch_reduce(as_map(n[:, 1:], size)).flatten(2).transpose(1, 2)
+        """x: (B, P + H * W, C) with size (H, W), the prefix tokens first; (B, P + H / 2 * W / 2, C')."""
+        n, half, first = self.norm(x), (size[0] // 2, size[1] // 2), self.prefix
+        patches = self.patch_reduce(as_map(n[:, first:], size)).flatten(2).transpose(1, 2)
         patches = patches + positions(self.pos_embed, self.grid, half, prefix=0)
-        changed = torch.cat([self.token_transform(n[:, :1]), patches], 1)
-        pooled = F.avg_pool2d(as_map(x[:, 1:], size), 2).flatten(2).transpose(1, 2)
-        return changed + F.pad(torch.cat([x[:, :1], pooled], 1), (0, self.widened))
+        changed = torch.cat([self.token_transform(n[:, :first]), patches], 1)
+        pooled = F.avg_pool2d(as_map(x[:, first:], size), 2).flatten(2).transpose(1, 2)
+        return changed + F.pad(torch.cat([x[:, :first], pooled], 1), (0, self.widened))
 
 
 def positions(table: Tensor, grid: Size, size: Size, prefix: int) -> Tensor:

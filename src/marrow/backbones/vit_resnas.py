@@ -22,6 +22,8 @@ from .vit_res_blocks import EPS, Block, ResidualSpatialReduction, Size, Stem, as
 
 __all__ = ["VitRes"]
 
+LEARNED_TOKENS = ("pos_embed", "cls_token", "dist_token")
+
 
 class Stage(nn.Module):
     """The stem, or a reduction, and blocks."""
@@ -46,7 +48,8 @@ class VitRes(nn.Module):
 
     Sides of images are multiples of the last stride, not only those of the size it was built for. dims, head_dims: one a
     stage. heads, hidden: one a block. patch_output: in training a second head says the class of every patch, and `forward`
-    gives both (B, classes) and (B, H / 56 * W / 56, classes). The first channels, heads and hidden units of a net are a net
+    gives both (B, classes) and (B, H / 56 * W / 56, classes). distilled: a distillation token runs behind the class token, the
+    head reads both joined, and `teach/hard_distillation.py` teaches each its half of it. The first channels, heads and hidden units of a net are a net
     of this kind (`vit_resnas_space.py`). Maps are the blocks' output, before the last normalisation.
     """
 
@@ -54,7 +57,6 @@ class VitRes(nn.Module):
         "patch_size": 4, "dims": (8, 16, 32), "head_dims": (4, 4, 4), "heads": ((2, 2), (2, 2), (4, 4)),
         "hidden": ((16, 16), (24, 24), (32, 32)), "num_classes": 10,
     }  # fmt: skip
-    also_gives = frozenset({"slimmable"})
 
     def __init__(
         self,
@@ -65,6 +67,7 @@ class VitRes(nn.Module):
         heads: Sequence[Sequence[int]] = ((3,) * 4, (6,) * 4, (12,) * 4),
         hidden: Sequence[Sequence[int]] = ((768,) * 4, (1536,) * 4, (3072,) * 4),
         patch_output: bool = False,
+        distilled: bool = False,
         num_classes: int = 1000,
         in_chans: int = 3,
         global_pool: str = "token",
@@ -78,15 +81,18 @@ class VitRes(nn.Module):
         self._check(*self.size, "vit_resnas.img_size")
         self.dims, self.head_dims = tuple(dims), tuple(head_dims)
         self.num_classes, self.in_chans, self.drop_rate = num_classes, in_chans, drop_rate
-        self.drop_path_rate, self.patch_output = drop_path_rate, patch_output
-        self.num_features = self.head_hidden_size = dims[-1]
-        self.num_prefix_tokens = 1
+        self.drop_path_rate, self.patch_output, self.distilled = drop_path_rate, patch_output, distilled
+        self.num_features, self.num_prefix_tokens = dims[-1], 1 + distilled
+        # With two tokens the first channels of what the head reads are not those of a narrower net.
+        self.also_gives = frozenset({"distillation-token" if distilled else "slimmable"})
         depths = [len(stage) for stage in heads]
         rates = torch.linspace(0, drop_path_rate, sum(depths), device="cpu").split(depths)
         self.stages = nn.ModuleList()
         for i, dim in enumerate(dims):
             grid = (self.size[0] // patch_size // 2**i, self.size[1] // patch_size // 2**i)
-            first = ResidualSpatialReduction(dims[i - 1], dim, grid) if i else Stem(in_chans, dim, patch_size, grid)
+            first: nn.Module = Stem(in_chans, dim, patch_size, grid, distilled)
+            if i:
+                first = ResidualSpatialReduction(dims[i - 1], dim, grid, self.num_prefix_tokens)
             self.stages.append(Stage(first, [Block(dim, h, head_dims[i], m, rate) for h, m, rate in
                                              zip(heads[i], hidden[i], rates[i].tolist())]))  # fmt: skip
         self.norm = nn.LayerNorm(dims[-1], eps=EPS)
@@ -96,7 +102,7 @@ class VitRes(nn.Module):
         self.reset_classifier(num_classes, global_pool)
         self.apply(_init)
         for name, table in self.named_parameters():
-            if name.endswith(("pos_embed", "cls_token")):
+            if name.endswith(LEARNED_TOKENS):
                 trunc_normal_(table, std=0.02)
 
     def _check_arguments(self, dims: Sequence[int], head_dims: Sequence[int], heads: Any, hidden: Any) -> None:
@@ -119,7 +125,7 @@ class VitRes(nn.Module):
                               where=where)  # fmt: skip
 
     def no_weight_decay(self) -> set[str]:
-        return {name for name, _ in self.named_parameters() if name.endswith(("pos_embed", "cls_token"))}
+        return {name for name, _ in self.named_parameters() if name.endswith(LEARNED_TOKENS)}
 
     def group_matcher(self, coarse: bool = False) -> dict[str, Any]:
         if coarse:
@@ -141,7 +147,8 @@ class VitRes(nn.Module):
             if global_pool not in ("token", "avg", ""):
                 raise MarrowError(f"'{global_pool}' is none of 'token', 'avg', ''", where="vit_resnas.global_pool")
             self.global_pool = global_pool
-        self.head = nn.Linear(self.num_features, num_classes) if num_classes else nn.Identity()
+        self.head_hidden_size = self.num_features * (self.num_prefix_tokens if self.global_pool == "token" else 1)
+        self.head = nn.Linear(self.head_hidden_size, num_classes) if num_classes else nn.Identity()
         self.patch_head = nn.Linear(self.num_features, num_classes) if num_classes and self.patch_output else None
 
     def forward_intermediates(
@@ -165,7 +172,8 @@ class VitRes(nn.Module):
             tokens = stage(tokens, size) if i else stage(tokens)  # (B, 257, 176), (B, 65, 352), (B, 17, 704)
             size = (size[0] // 2, size[1] // 2) if i else size
             if i in taken:
-                maps.append(as_map((self.norm(tokens) if norm and i == 2 else tokens)[:, 1:], size))
+                patches = (self.norm(tokens) if norm and i == 2 else tokens)[:, self.num_prefix_tokens :]
+                maps.append(as_map(patches, size))
         return maps if intermediates_only else (self.norm(tokens), maps)
 
     def prune_intermediate_layers(
@@ -177,24 +185,27 @@ class VitRes(nn.Module):
         if prune_norm or last < 2:
             self.norm = nn.Identity()
         if prune_head or last < 2:
-            self.num_features = self.head_hidden_size = self.feature_info[last]["num_chs"]
+            self.num_features = self.feature_info[last]["num_chs"]
             self.reset_classifier(0, "")
         return taken
 
     def forward_features(self, x: Tensor) -> Tensor:
-        """(B, 1 + H / 56 * W / 56, C): the class token first."""
+        """(B, P + H / 56 * W / 56, C): the class token first, then that of distillation if there is one."""
         return self.forward_intermediates(x, indices=())[0]
 
     def forward_head(self, x: Tensor, pre_logits: bool = False) -> Tensor:
         if self.global_pool:
-            x = x[:, 0] if self.global_pool == "token" else x[:, 1:].mean(1)
+            first, patches = x[:, : self.num_prefix_tokens], x[:, self.num_prefix_tokens :]
+            x = first.flatten(1) if self.global_pool == "token" else patches.mean(1)
         x = F.dropout(x, self.drop_rate, self.training)
         return x if pre_logits else self.head(x)
 
     def forward(self, x: Tensor) -> Any:
         tokens = self.forward_features(x)
         logits = self.forward_head(tokens)
-        return (logits, self.patch_head(tokens[:, 1:])) if self.patch_head and self.training else logits
+        if self.patch_head is None or not self.training:
+            return logits
+        return logits, self.patch_head(tokens[:, self.num_prefix_tokens :])
 
 
 def _init(module: nn.Module) -> None:
@@ -207,7 +218,7 @@ def checkpoint_filter_fn(state: dict[str, Tensor], net: VitRes) -> dict[str, Ten
     """Position tables of another size, of a square grid, become those of the net's."""
     resized = dict(state)
     for i, stage in enumerate(net.stages):
-        name, prefix = f"stages.{i}.first.pos_embed", int(i == 0)
+        name, prefix = f"stages.{i}.first.pos_embed", 0 if i else net.num_prefix_tokens
         if name in state and state[name].shape[1] != stage.first.pos_embed.shape[1]:
             side = int((state[name].shape[1] - prefix) ** 0.5)
             resized[name] = positions(state[name], (side, side), stage.first.grid, prefix)

@@ -19,6 +19,9 @@ def supernet(task: nn.Module, where: str = "task") -> VitRes:
     if isinstance(task, Task):
         for backbone in task.children():
             if isinstance(backbone, TimmBackbone) and isinstance(backbone.root, VitRes):
+                if backbone.root.distilled:
+                    raise MarrowError("a ViT-Res with a distillation token is no supernet: distil into what was found",
+                                      where=where)  # fmt: skip
                 return backbone.root
     raise MarrowError(f"a task on a ViT-Res is needed, got {type(task).__name__}", where=where,
                       hint="Such as {task: classify, backbone: {backbone: vit_res_tiny}}.")  # fmt: skip

@@ -25,6 +25,9 @@ def make(
     ] = None,
     class_map: Annotated[str | None, typer.Option(help="YAML file: the teacher's class: yours.")] = None,
     student: Annotated[str | None, typer.Option(help="The small model, as --teacher; a name is untrained.")] = None,
+    pretrain: Annotated[
+        str | None, typer.Option(help="Train the student's backbone first, without labels: pixpro, mae, tinymim, ...")
+    ] = None,
     compare: Annotated[
         str | None, typer.Option(help="A ready-made small model, fine-tuned as a further row; as --teacher.")
     ] = None,
@@ -58,8 +61,8 @@ def make(
 
     report = carry_out(
         data, val=val, test=test, unlabelled=unlabelled, group_by=group_by, teacher=teacher, class_map=class_map,
-        student=student, compare=compare, target=target, max_latency=max_latency, max_size=max_size, max_drop=max_drop,
-        minutes=minutes, img_size=img_size, batch=batch, epochs=epochs, device=device, seed=seed,
+        student=student, pretrain=pretrain, compare=compare, target=target, max_latency=max_latency, max_size=max_size,
+        max_drop=max_drop, minutes=minutes, img_size=img_size, batch=batch, epochs=epochs, device=device, seed=seed,
         skip=tuple(w.strip() for w in (skip or "").split(",") if w.strip()), out=out, resume=resume,
         allow_changed=allow_changed, dry_run=dry_run, thumbnails=thumbnails,
     )  # fmt: skip

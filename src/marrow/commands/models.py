@@ -10,18 +10,24 @@ import typer
 
 from .app import Device, Json, Model, Split, app, print_rows, printed
 
+Objects = Annotated[
+    str | None, typer.Option(help="For a model that reads measures of objects: otsu, or their class id in the masks.")
+]
+
 
 @app.command()
 def predict(
     artifact: Model,
     files: Annotated[list[Path], typer.Argument(help="Images, or folders of them.")],
     out: Annotated[Path | None, typer.Option(help="Folder for the masks of a model that segments.")] = None,
+    objects: Objects = None,
+    masks: Annotated[Path | None, typer.Option(help="Folder of masks that mark the objects.")] = None,
     json: Json = False,
 ) -> None:
     """What the model says about images."""
     from .. import predict as answer
 
-    rows = answer(artifact, files, out=out)
+    rows = answer(artifact, files, out=out, objects=objects, masks=masks)
     print_rows(rows if json else [{k: v for k, v in row.items() if k != "top"} for row in rows], json)
 
 
@@ -32,6 +38,7 @@ def evaluate(
     split: Split = None,
     masks: Annotated[str | None, typer.Option(help="Folder of masks, for a model that segments.")] = None,
     void: Annotated[int | None, typer.Option(help="The class id in masks that means unknown.")] = None,
+    objects: Objects = None,
     page: Annotated[
         Path | None, typer.Option(help="Write a page of pictures with truth and answer, for masks.")
     ] = None,
@@ -41,7 +48,10 @@ def evaluate(
     """Measure a model on labelled images."""
     from .. import evaluate as measure
 
-    source = {**_source(data, split), **{k: v for k, v in (("masks", masks), ("void", void)) if v is not None}}
+    marked = int(objects) if objects and objects.isdecimal() else objects
+    # Masks that mark an object leave the sub-folders what they are without masks, which is classes.
+    more = {"masks": masks, "void": void, "objects": marked, "labels": True if masks and objects else None}
+    source = {**_source(data, split), **{k: v for k, v in more.items() if v is not None}}
     rows = measure(artifact, source, device=device)
     if page is not None:
         from ..core.artifact import Artifact

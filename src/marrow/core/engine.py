@@ -27,7 +27,7 @@ from .loggers import CsvLogger, Logger, TensorBoardLogger
 from .preprocess import plain
 from .progress import Progress, against_waiting
 from .ranks import Ranks
-from .selection import deciding, named
+from .selection import deciding, named, values_of
 from .settings import Settings
 from .source import Source
 from .training import Training, evaluating, prepared, view_of
@@ -89,6 +89,8 @@ class Engine:
 
     def _loop(self, run: Training, path: Path | None, saved: dict) -> None:
         s, progress, ranks, first, waited, shown = self.settings, self.progress, self._ranks, run.step, 0.0, {}
+        if run.looks() and not saved:  # what the probe lacks is told now, not after hours
+            run.look(self.with_(), self.logger)
         run.stored = filled(run, self.cache, ranks, self.device, self._form, self._autocast, progress)
         stream = train_batches(run.data, run.method.streams, view_of(run.method), s, first, ranks.rank, ranks.world,
                                self.device.type == "cuda", run.stored)  # fmt: skip
@@ -118,10 +120,12 @@ class Engine:
                     shown = self._log(run)
                 if run.due():
                     self._measure(run)
+                if run.looks():
+                    run.look(self.with_(), self.logger)
                 now = monotonic()
                 if progress and (now >= progress.due or run.step == run.total):
                     rate = (run.step - first) * run.examples * ranks.world / (now - began)
-                    progress.update(run.step, rate, waited / (now - began), shown)
+                    progress.update(run.step, rate, waited / (now - began), shown | run.headline())
                 if path and (ranks.world == 1 or logged):
                     stop, write = ranks.any(caught.any, caught.any or now >= write_at)
                     if write:
@@ -236,18 +240,12 @@ class Engine:
 
     def _measure(self, run: Training) -> None:
         """Evaluate on `val`; remember the weights if they are the best so far."""
-        model, val, rows = run.measured(), run.data.val, []
+        model, val = run.measured(), run.data.val
         if model is None or val is None:
             return
-        if self._ranks.lead:
-            rows = self.evaluate(model, val)
-        rows = self._ranks.gather(rows)[0]
-        values: dict[str, float] = {}
-        for row in rows:
-            if row["value"] is not None:
-                values.setdefault(f"val/{row['metric']}", float(row["value"]))
+        rows = self._ranks.gather(self.evaluate(model, val) if self._ranks.lead else [])[0]
         if self.logger:
-            self.logger.log(run.step, values)
+            self.logger.log(run.step, values_of(rows, "val/"))
         if row := deciding(rows, self.settings.select):
             run.best.offer(run.step, row["metric"], float(row["value"]), model)
             run.stopped = run.best.exhausted

@@ -5,6 +5,7 @@ What a method needs is compared with what its models give; the table of costs co
 
 from __future__ import annotations
 
+import json
 from copy import deepcopy
 from pathlib import Path
 from typing import Any, Callable
@@ -16,12 +17,14 @@ from .cache_key import check as check_cached
 from .cache_records import widths
 from .catalogue import contract_class
 from .contracts import Backbone, Method, Task
-from .cost import cost
+from .cost import Cost, cost
 from .errors import MarrowError
+from .limits import running
 from .models import check_kinds, resolve
 from .optim import build as build_optimizers
 from .recipe import Recipe, Stage
 from .signature import signature
+from .watch import roles as watched_roles
 
 # Where to find what a model lacks: families of timm that give the word, or what to do.
 SOURCES = {
@@ -45,16 +48,42 @@ def check_fit(recipe: Recipe, base: Path = Path()) -> tuple[list[str], list[dict
     problems: list[str] = []
     rows: list[dict] = []
     made: dict[int | str, Callable[[], Any]] = {}
+    known: dict[str, Cost] = {}  # by spec: roles and stages often hold the same net
     for stage in recipe.stages:
         where = f"stages[{stage.index}]"
         models, inner = _models(stage, made, where, problems)
         for role, model in {**models, **inner}.items():
-            if isinstance(model, (Backbone, Task)):
-                rows.append({"stage": stage.name, "verb": stage.verb, "role": role, "model": model_name(model.spec),
-                             **cost(model)._asdict()})  # fmt: skip
+            if not isinstance(model, (Backbone, Task)):
+                continue
+            name, key = model_name(model.spec), json.dumps(model.spec, sort_keys=True)
+            try:
+                with running(name, model.input.size, f"{where}.{role}"):
+                    known[key] = known.get(key) or cost(model)
+            except MarrowError as error:
+                problems.append(str(error))
+                models.pop(role, None)
+                continue
+            rows.append({"stage": stage.name, "verb": stage.verb, "role": role, "model": name, **known[key]._asdict()})
         fits = _check_needs(stage.verb, stage.stem, models, where, problems)
         made[stage.index] = made[stage.name] = _product(stage, models, where, problems) if fits else _unknown
+        if stage.verb == "teach" and stage.probe:
+            _check_probe(stage.probe, made, f"{where}.probe", problems)
     return problems, rows
+
+
+def _check_probe(probe: Stage, made: dict, where: str, problems: list[str]) -> None:
+    """What is known of the model that a stage trains must give what the probe that looks at it needs."""
+    given, _ = _models(probe, made, where, problems)
+    try:
+        cls, model = contract_class("examine", probe.stem), made[probe.index]()
+        cls(**probe.args)
+        if not isinstance(model, nn.Module):
+            raise MarrowError("the stage makes no model that a probe could look at")
+        _check_needs("examine", probe.stem, watched_roles(cls, model, given), where, problems)
+    except MarrowError as error:
+        problems.append(_placed(_in_stage(error, probe, where), where))
+    except _UnknownProduct:
+        return
 
 
 def _models(stage: Stage, made: dict, where: str, problems: list[str]) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -133,33 +162,40 @@ def lacking(stem: str, role: str, words: set[str], model: Backbone | Task) -> st
 
 
 def _product(stage: Stage, models: dict[str, Any], where: str, problems: list[str]) -> Callable[[], Any]:
-    """Makes what a later stage sees of this one.
+    """Makes what a later stage sees of this one; what its verb's class refuses is found by building it.
 
-    A method and its optimisers are built on the meta device, so what they refuse is found here. What a method that owns its
-    loop returns, nobody knows before; what a shrinker returns is known after planning, until then its first model
-    stands for it.
+    What a shrinker returns is known after planning, until then its first model stands for it.
     """
     if set(models) != set(stage.roles):
         return _unknown
     if stage.verb == "teach":
-        try:
-            with torch.device("meta"):
-                method = contract_class("teach", stage.stem)(**models, **stage.args)
-        except MarrowError as error:
-            problems.append(str(_in_stage(error, stage, where)))
-            return _unknown
-        if type(method).fit is not Method.fit:
-            return _unknown
-        try:
-            if "cached_views" in stage.values:
-                _check_cached(method)
-            build_optimizers(method, stage.settings())
-        except MarrowError as error:
-            problems.append(f"{where}.{error}")
-        return lambda: _loaded(method.product())
-    if stage.verb == "shrink":
-        return lambda: deepcopy(next(iter(models.values())))
-    return _unknown
+        return _taught(stage, models, where, problems)
+    try:
+        contract_class(stage.verb, stage.stem)(**stage.args)
+    except MarrowError as error:
+        problems.append(_placed(_in_stage(error, stage, where), where))
+        return _unknown
+    return (lambda: deepcopy(next(iter(models.values())))) if stage.verb == "shrink" else _unknown
+
+
+def _taught(stage: Stage, models: dict[str, Any], where: str, problems: list[str]) -> Callable[[], Any]:
+    """As `_product`. The method and its optimisers are built on the meta device; what a method returns that owns its loop,
+    nobody knows before."""
+    try:
+        with torch.device("meta"):
+            method = contract_class("teach", stage.stem)(**models, **stage.args)
+    except MarrowError as error:
+        problems.append(str(_in_stage(error, stage, where)))
+        return _unknown
+    if type(method).fit is not Method.fit:
+        return _unknown
+    try:
+        if "cached_views" in stage.values:
+            _check_cached(method)
+        build_optimizers(method, stage.settings())
+    except MarrowError as error:
+        problems.append(f"{where}.{error}")
+    return lambda: _loaded(method.product())
 
 
 def _check_cached(method: Method) -> None:

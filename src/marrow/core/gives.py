@@ -12,6 +12,7 @@ from timm.models.vision_transformer_relpos import RelPosAttention
 from torch import nn
 
 from .contracts import Backbone
+from .limits import running
 
 # Every token attends to every other with queries, keys and values of its heads, which `nn/block_attention.py` reads.
 TOKEN_ATTENTION = (Attention, AttentionRope, BeitAttention, EvaAttention, RelPosAttention)
@@ -28,7 +29,8 @@ def found(backbone: Backbone, has_maps: bool) -> set[str]:
         return torch.func.functional_call(backbone, state, torch.empty(size), asked)
 
     backbone.eval()
-    with torch.no_grad(), torch.device("meta"):
+    source = backbone.spec["source"]
+    with running(source.partition(":")[2], backbone.input.size, "backbone"), torch.no_grad(), torch.device("meta"):
         out = run()
         gives = {"pooled"} if out.pooled.shape == (1, backbone.dim) else set()
         if out.tokens is not None:
@@ -42,4 +44,4 @@ def found(backbone: Backbone, has_maps: bool) -> set[str]:
         gives.add("qkv")
     if any(isinstance(m, nn.ReLU) for m in names.values()):
         gives.add("relu")
-    return gives | set(getattr(type(backbone.root), "also_gives", ()))  # what no run can show, such as "slimmable"
+    return gives | set(getattr(backbone.root, "also_gives", ()))  # what no run can show, such as "slimmable"

@@ -1,4 +1,4 @@
-"""Building what a description from elsewhere asks for: counted while it is built, and errors of other libraries in words.
+"""Building and running what a description from elsewhere asks for: counted while it is built, and others' errors in words.
 
 timm, transformers and torch check few of their arguments. A net of a billion blocks would fill the memory with Python
 objects although its weights take none on the meta device.
@@ -50,6 +50,18 @@ def building(what: str, where: str) -> Iterator[None]:
     finally:
         for hook in hooks:
             hook.remove()
+
+
+@contextmanager
+def running(what: str, size: tuple[int, int], where: str) -> Iterator[None]:
+    """Inside, a net that was built and does not run on pictures of its input size says so in one sentence."""
+    try:
+        yield
+    except MarrowError:
+        raise
+    except FOREIGN as error:
+        raise MarrowError(f"{what} does not run on pictures of {size[0]} x {size[1]} ({told(error)})", where=where,
+                          hint="Give another img_size, or other arguments.") from error  # fmt: skip
 
 
 def told(error: BaseException) -> str:

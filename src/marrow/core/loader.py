@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import Any, Callable, Iterator, Sequence
+from typing import TYPE_CHECKING, Any, Callable, Iterator, Sequence
 
 import torch
 from torch.utils.data import DataLoader, Dataset
@@ -18,6 +18,9 @@ from .source import Source, Unreadable
 from .teacher_cache import Stored
 from .worker_signals import only_for_the_parent
 
+if TYPE_CHECKING:
+    from .watch import Watch
+
 View = Callable[[dict], dict]
 Keys = dict[str, list[tuple[int, int]]]  # stream -> (epoch, index) of each example
 
@@ -26,10 +29,11 @@ TRIES = 32  # how far the next readable example may be
 
 @dataclasses.dataclass
 class Data:
-    """What a method trains on, by stream, and what it is measured on."""
+    """What a method trains on, by stream, what it is measured on, and the probe that looks on meanwhile."""
 
     streams: dict[str, Source] = dataclasses.field(default_factory=dict)
     val: Source | None = None
+    watch: Watch | None = None
 
 
 class Positions:

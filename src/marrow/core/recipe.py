@@ -63,6 +63,12 @@ class Stage:
         """Sources by stream, `val` among them."""
         return {k: v for k, v in (self.data or {}).items() if k not in ("batch", "workers")}
 
+    @property
+    def probe(self) -> Stage | None:
+        """The examine stage that looks at the model while it is trained."""
+        found = self.values.get("probe")
+        return Stage(self.index, {k: v for k, v in found.items() if k != "every_percent"}) if found else None
+
     def to_dict(self) -> dict[str, Any]:
         return _copied(self.values)
 

@@ -48,6 +48,15 @@ def named(rows: Sequence[Mapping[str, Any]], labels: Sequence[str] | None) -> li
     return found
 
 
+def values_of(rows: Sequence[Mapping[str, Any]], mark: str) -> dict[str, float]:
+    """The first value of each metric, as a log has it: its name with `mark` in front."""
+    found: dict[str, float] = {}
+    for row in rows:
+        if row["value"] is not None:
+            found.setdefault(f"{mark}{row['metric']}", float(row["value"]))
+    return found
+
+
 class Best:
     """The best measurement so far with its weights, and how many came after it without being better."""
 

@@ -67,7 +67,7 @@ def signature(folder: str, stem: str) -> Signature | None:
         stem=stem,
         name=node.name,
         doc=ast.get_docstring(node) or "",
-        arguments=dict(_arguments(node)),
+        arguments=dict(arguments_of(node)),
         needs=_attribute(node, "needs", {}),
         streams=_attribute(node, "streams", default_streams),
         players=_attribute(node, "players", ("main",)),
@@ -121,7 +121,8 @@ def _fits(value: Any, node: ast.expr) -> bool:
     raise TypeError(f"'{ast.unparse(node)}' is not an annotation that recipes know")
 
 
-def _arguments(node: ast.ClassDef) -> Iterator[tuple[str, Argument]]:
+def arguments_of(node: ast.ClassDef) -> Iterator[tuple[str, Argument]]:
+    """Names and arguments of a class's constructor."""
     init = next((n for n in node.body if isinstance(n, ast.FunctionDef) and n.name == "__init__"), None)
     if init is None:
         return

@@ -7,10 +7,13 @@ import re
 from pathlib import Path
 from typing import Any, Callable, Iterator, Mapping
 
+from .catalogue import class_node
 from .errors import near
+from .signature import arguments_of, check_values
 from .stage_keys import is_number, is_whole
 
-EMBEDDED = ("digits", "moving_digits", "changing_digits")
+SCENES = "digit_scenes"
+EMBEDDED = ("digits", "moving_digits", "changing_digits", SCENES)
 SPLITS = ("train", "val", "test")
 LONGEST_PATTERN = 1000
 
@@ -54,6 +57,8 @@ SOURCE: dict[str, tuple[Callable[[Any], bool], str]] = {
     "only": (lambda v: _names(v), "a list of class names"),
     "domain": (lambda v: isinstance(v, str) and bool(v), "a name"),
     "turned": (lambda v: is_whole(v) and 1 <= v <= 3, "1, 2 or 3 quarters of a turn"),
+    "scenes": (lambda v: isinstance(v, Mapping), "a mapping such as {size: [96, 96], frames: 8}"),
+    "backgrounds": (lambda v: isinstance(v, Mapping), "a source"),
     "blend": (lambda v: isinstance(v, Mapping) or v == "black", "black or a source"),
 }  # fmt: skip
 
@@ -122,6 +127,14 @@ def check_source(source: Any, where: str, base: Path = Path()) -> Iterator[str]:
             yield from check_source(other, f"{where}.without[{i}]", base)
     if isinstance(other := source.get("blend"), Mapping):
         yield from check_source(other, f"{where}.blend", base)
+    if isinstance(scenes := source.get("scenes"), Mapping) and (node := class_node("data", "scenes", "Source")):
+        known = {k: a for k, a in arguments_of(node) if k not in ("split", "backgrounds")}
+        yield from check_values(scenes, known, "digit_scenes", f"{where}.scenes")
+    if isinstance(behind := source.get("backgrounds"), Mapping):
+        yield from check_source(behind, f"{where}.backgrounds", base)
+    for key in ("scenes", "backgrounds"):
+        if key in source and images != SCENES:
+            yield f"{where}.{key}: '{key}' goes with {SCENES} only"
     if isinstance(masks := source.get("masks"), str) and masks and not _exists(masks, base):
         yield f"{where}.masks: no folder '{masks}'{_near_path(masks, base)}"
     if "root" in source and not str(images).startswith("torchvision:"):

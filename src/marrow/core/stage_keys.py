@@ -49,6 +49,7 @@ TRAINING: dict[str, tuple[Callable[[Any], bool], str]] = {
     "evaluate_percent": _percent,
     "patience": _whole(1),
     "select": (lambda v: isinstance(v, str) and bool(v), "the name of a metric"),
+    "probe": (lambda v: isinstance(v, Mapping), "a mapping such as {examine: knn, every_percent: 10, data: {...}}"),
     "layer_decay": (lambda v: is_number(v) and 0 < v <= 1, "a number above 0 and up to 1"),
     "lr_multipliers": (lambda v: isinstance(v, (list, tuple)) and bool(v) and all(is_number(x) and x >= 0 for x in v),
                        "a list of numbers of at least 0"),
@@ -75,6 +76,21 @@ def check_training(
         yield from _check_optim(optim, players, f"{where}.optim")
     elif len(players) > 1 and "optim" not in stage:
         yield f"{where}.optim: one entry for each of {', '.join(players)} is needed"
+
+
+def check_watch(probe: Mapping[str, Any], where: str) -> Iterator[str]:
+    """Problems of a stage's probe that an examine stage by itself would not have."""
+    fits, words = _percent
+    if not fits(probe.get("every_percent")):
+        yield f"{where}.every_percent: {words} is needed, got {probe.get('every_percent')!r}"
+    for key in ("name", "probe"):
+        if key in probe:
+            yield f"{where}.{key}: a probe inside a training has no '{key}'"
+    data = probe.get("data")
+    for stream, sources in data.items() if isinstance(data, Mapping) else ():
+        for i, source in enumerate(sources if isinstance(sources, list) else ()):
+            if isinstance(source, Mapping) and source.get("split") == "test":
+                yield f"{where}.data.{stream}[{i}].split: a training is watched on validation images, never on test ones"
 
 
 def is_per_player(optim: Mapping[str, Any]) -> bool:

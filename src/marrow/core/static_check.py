@@ -18,7 +18,7 @@ from .errors import MOST_PROBLEMS, MarrowError, near
 from .extras import missing_for
 from .signature import REQUIRED, Argument, Signature, check_values, signature
 from .source_check import check_data
-from .stage_keys import STAGE_KEYS, TRAINING, check_training, is_whole
+from .stage_keys import STAGE_KEYS, TRAINING, check_training, check_watch, is_whole
 
 RESERVED = ("logs", "checkpoints", "cache")
 # Device names of Windows, where a folder cannot be called so, with or without an ending.
@@ -96,10 +96,10 @@ def _check_name(stage: Mapping[str, Any], names: Sequence[str], where: str) -> I
 
 
 class _StageCheck:
-    """One stage, with the stages before it."""
+    """One stage, with the stages before it. inside: it is the probe of another, whose model it looks at."""
 
-    def __init__(self, stage: Mapping[str, Any], where: str, earlier: Sequence[Any], base: Path):
-        self.stage, self.where, self.earlier, self.base = stage, where, earlier, base
+    def __init__(self, stage: Mapping[str, Any], where: str, earlier: Sequence[Any], base: Path, inside: bool = False):
+        self.stage, self.where, self.earlier, self.base, self.inside = stage, where, earlier, base, inside
 
     def problems(self) -> Iterator[str]:
         verbs = [v for v in VERBS if v in self.stage]
@@ -114,6 +114,7 @@ class _StageCheck:
         if verb == "teach":
             players, owns_loop = (known.players, known.owns_loop) if known else (("main",), False)
             yield from check_training(self.stage, players, self.where, owns_loop=owns_loop)
+            yield from self._check_probe(owns_loop)
         if "data" in self.stage:
             yield from check_data(self.stage["data"], known.streams if known else None, f"{self.where}.data", self.base)
         if known is None:
@@ -128,6 +129,19 @@ class _StageCheck:
         else:
             yield f"{self.where}.args: a mapping is needed, got {args!r}"
         yield from self._check_roles(self.stage, known, self.where, verb)
+
+    def _check_probe(self, owns_loop: bool) -> Iterator[str]:
+        if not isinstance(probe := self.stage.get("probe"), Mapping):
+            return
+        where = f"{self.where}.probe"
+        if owns_loop:
+            yield f"{where}: {self.stage['teach']} has a loop of its own, in which no probe looks on"
+        if "examine" not in probe:
+            yield f"{where}: a probe says what it examines, such as {{examine: knn, every_percent: 10, data: {{...}}}}"
+            return
+        yield from check_watch(probe, where)
+        stage = {k: v for k, v in probe.items() if k not in ("every_percent", "name", "probe")}
+        yield from _StageCheck(stage, where, self.earlier, self.base, inside=True).problems()
 
     def _check_keys(self, verb: str, known: Signature) -> Iterator[str]:
         usual = {"name", "args", "data", verb, *known.roles, *(TRAINING if verb == "teach" else ())}
@@ -157,7 +171,7 @@ class _StageCheck:
         for role, argument in known.roles.items():
             if role in given:
                 yield from self._check_model(given[role], argument, f"{where}.{role}", verb)
-            elif argument.default is REQUIRED:
+            elif argument.default is REQUIRED and not (self.inside and given is self.stage):
                 yield f"{where}: {known.name} needs a model as '{role}'"
 
     def _check_model(self, spec: Any, role: Argument, where: str, verb: str) -> Iterator[str]:

@@ -83,7 +83,7 @@ class TimmBackbone(Backbone):
         try:
             net = timm.create_model(name, **loading, **args)
         except TypeError as error:
-            known = sorted(arguments_of(name))
+            known = sorted(a for a in arguments_of(name) if f"'{a}'" not in str(error))  # timm sets some itself
             raise MarrowError(f"timm's {name} does not take these arguments ({error})", where=where,
                               hint=f"It takes {', '.join(known)}.") from None  # fmt: skip
         except OSError as error:  # of the hub: files of the user are read above

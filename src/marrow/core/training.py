@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import math
 from contextlib import contextmanager
+from itertools import islice
 from typing import Any, Callable, Iterator, Mapping
 
 import torch
@@ -16,6 +17,7 @@ from .collate import parts_of
 from .contracts import Backbone, Clock, Method, Task
 from .errors import MarrowError
 from .loader import Data, batch_sizes, source_of
+from .loggers import Logger
 from .preprocess import plain as preprocessing
 from .selection import Average, Best
 from .settings import Settings
@@ -40,9 +42,11 @@ class Training:
         self._lr = {player: [(g, g["lr"]) for g in o.param_groups] for player, o in self.optimizers.items()}
         self._own = {player: [p for g in o.param_groups for p in g["params"]] for player, o in self.optimizers.items()}
         self.trained = list(dict.fromkeys(p for params in self._own.values() for p in params))
-        product = method.product() if settings.ema or self.measures else None
+        product = method.product() if settings.ema or self.measures or data.watch else None
         if settings.ema and not isinstance(product, nn.Module):
             raise MarrowError(f"the product of {type(method).__name__} has no weights to average", where="ema")
+        if data.watch and not isinstance(product, nn.Module):
+            raise MarrowError(f"the product of {type(method).__name__} is no model", where=data.watch.where)
         self.product = product if isinstance(product, nn.Module) else None
         self.average = Average(self.product, settings.ema) if settings.ema and self.product else None
         self.best, self.window = Best(settings.patience), Window()
@@ -55,8 +59,9 @@ class Training:
         first = next(iter(method.streams), None)
         self._epoch = (self.sizes[first] * world, len(data.streams[first])) if first else (0, 1)
         self.go_to(0)
-        percent = settings.evaluate_percent or 100.0
-        self._every = max(1, round(self.total * percent / 100.0))
+        self._every = self._steps_of(settings.evaluate_percent)
+        self._look_every = self._steps_of(data.watch.every_percent if data.watch else None)
+        self._seen: dict[str, float] = {}  # what the probe said last
 
     @property
     def measures(self) -> bool:
@@ -72,14 +77,38 @@ class Training:
         self.step = step
         self.clock = Clock(step, step * batch // length, step / self.total, self.settings.seed)
 
+    def _steps_of(self, percent: float | None) -> int:
+        return max(1, round(self.total * (percent or 100.0) / 100.0))
+
     def due(self) -> bool:
         """Whether the steps done so far end with a measurement."""
         return self.measures and (self.step % self._every == 0 or self.step == self.total)
 
+    @property
+    def model(self) -> nn.Module | None:
+        """What the training would leave now: the averaged weights if there are any."""
+        return self.average.module if self.average else self.product
+
     def measured(self) -> nn.Module | None:
-        """The task that is measured: the averaged weights if there are any."""
-        model = self.average.module if self.average else self.product
-        return model if isinstance(model, Task) else None
+        """The task that is measured."""
+        return self.model if isinstance(self.model, Task) else None
+
+    def looks(self) -> bool:
+        """Whether a probe looks after the steps done so far."""
+        if self.data.watch is None:
+            return False
+        return self.step % self._look_every == 0 or self.step == self.total or self.stopped
+
+    def look(self, engine: Any, logger: Logger | None) -> None:
+        """Ask the probe about the model as it is now."""
+        assert self.data.watch and self.model
+        self._seen = self.data.watch.look(self.model, engine)
+        if logger:
+            logger.log(self.step, self._seen)
+
+    def headline(self) -> dict[str, float]:
+        """The first thing that the probe said last."""
+        return dict(islice(self._seen.items(), 1))
 
     def set_lr(self, player: str) -> None:
         # Taken in the middle of the step, so that neither the first nor the last step has a rate of zero.

@@ -71,6 +71,7 @@ class Looked:
                 self.misfits.append(str(error))
                 continue
             image = example["image"]
+            image = image[len(image) // 2] if image.ndim == 4 else image  # of a video the frame in the middle
             if "mask" in example:
                 self._mask(example["mask"], self.source.name(i))
             if not self.shapes[i].any():

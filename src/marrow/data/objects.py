@@ -5,7 +5,6 @@ from __future__ import annotations
 from importlib.util import find_spec
 from typing import Literal
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -27,10 +26,7 @@ class Objects(Wrapped):
 
     def __init__(self, base: Source, marked: int | Literal["otsu"], where: str):
         super().__init__(base)
-        if find_spec("skimage") is None:
-            raise MarrowError(
-                'This step needs scikit-image. Install it with: pip install "marrow[histology]"', where=where
-            )
+        check_installed(where)
         if marked != OTSU and base.stored_mask(0) is None:
             raise MarrowError(f"the images have no masks in which {marked} could mark the object", where=where,
                               hint="Give 'masks: FOLDER', parquet files with a column 'mask', or 'objects: otsu'.")  # fmt: skip
@@ -45,11 +41,21 @@ class Objects(Wrapped):
     def _measured(self, example: dict, index: int) -> dict:
         if index not in self._kept:
             whole = example if isinstance(example["image"], Tensor) else self.base[index]
-            self._kept[index] = torch.from_numpy(self._features(whole, self.name(index)))
+            self._kept[index] = self._features(whole, self.name(index))
         return {**example, "objects": self._kept[index]}
 
-    def _features(self, example: dict, where: str) -> np.ndarray:
-        image: Tensor = example["image"]
-        if self.marked != OTSU:
-            return object_features(image, example["mask"] == self.marked, where)
-        return object_features(image, torch.from_numpy(nucleus(image.permute(1, 2, 0).numpy())), where)
+    def _features(self, example: dict, where: str) -> Tensor:
+        mask = None if self.marked == OTSU else example["mask"] == self.marked
+        return measures(example["image"], mask, where)
+
+
+def measures(image: Tensor, mask: Tensor | None, where: str) -> Tensor:
+    """(52,) float32 of what a mask (H, W) bool marks in a picture (3, H, W) uint8; without one, of its nucleus."""
+    if mask is None:
+        mask = torch.from_numpy(nucleus(image.permute(1, 2, 0).numpy()))
+    return torch.from_numpy(object_features(image, mask, where))
+
+
+def check_installed(where: str) -> None:
+    if find_spec("skimage") is None:
+        raise MarrowError('This step needs scikit-image. Install it with: pip install "marrow[histology]"', where=where)

@@ -7,7 +7,7 @@ from typing import Any, Mapping, Sequence
 
 from ..core.errors import MarrowError
 from ..core.source import Source
-from ..core.source_check import EMBEDDED, check_source
+from ..core.source_check import EMBEDDED, SCENES, SPLITS, check_source
 from ..core.table import Table
 from . import select
 from .blended import Blended, Turned
@@ -24,6 +24,7 @@ from .masks import Masked
 from .moving_digits import MovingDigits
 from .objects import Objects
 from .parquet import Parquet
+from .scenes import DigitScenes
 from .shards import Shards
 from .tables import TableSource
 from .torchvision_sets import TorchvisionSet, own_splits
@@ -90,6 +91,8 @@ def open_sources(mappings: Sequence[Mapping[str, Any]], where: str = "data") -> 
 def splits_of(images: str, where: str = "data") -> tuple[str, ...]:
     """The splits that a data set brings, in the order train, val, test; empty where the content hash cuts it."""
     _check({"images": images}, where)
+    if images == SCENES:
+        return SPLITS
     if images in EMBEDDED:
         return ()
     if images.startswith(TORCHVISION):
@@ -118,6 +121,9 @@ def _stored(given: Mapping[str, Any], labelled: bool, where: str) -> tuple[Sourc
             raise MarrowError(f"torchvision's {name} comes in splits; say which", where=f"{where}.split",
                               hint=f"It has {', '.join(brought)}.")  # fmt: skip
         return TorchvisionSet(name, given.get("root"), split if brought else None, where), bool(brought)
+    if images == SCENES:
+        parts = [_scenes(given, part, where) for part in ([split] if split else SPLITS)]
+        return (parts[0] if split else Joined(parts, where)), True
     if images in EMBEDDED:
         return digits() if images == "digits" else MovingDigits(changing=images == "changing_digits"), False
     path = located(images)
@@ -134,6 +140,13 @@ def _stored(given: Mapping[str, Any], labelled: bool, where: str) -> tuple[Sourc
     opened = [_with_masks(_read(paths, labelled, f"{where}.images", everything), given, path, paths[0], where)
               for paths in parts]  # fmt: skip
     return (opened[0] if len(opened) == 1 else Joined(opened, where)), True
+
+
+def _scenes(given: Mapping[str, Any], split: str, where: str) -> Source:
+    """The backgrounds are of the same split, unless they say another one."""
+    behind = given.get("backgrounds")
+    opened = None if behind is None else open_source({"split": split, **behind}, f"{where}.backgrounds")
+    return DigitScenes(split, **given.get("scenes", {}), backgrounds=opened)
 
 
 def _videos(

@@ -27,6 +27,7 @@ class FewShot(Probe):
 
     needs = {"model": set()}
     streams = ("test",)
+    tiny = {"ways": 2, "queries": 2, "episodes": 4}
 
     def __init__(self, *, ways: int = 5, shots: int = 1, queries: int = 15, episodes: int = 600):
         if ways < 2:

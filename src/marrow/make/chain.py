@@ -11,7 +11,7 @@ RATIO = 0.3  # of the student's channels that pruning takes out
 # finetune: on validation images of PACS photo a ResNet-56 of CIFAR-10 came to 73.6, 84.8, 86.4 and 85.8 % at 2e-4, 5e-4,
 # 1e-3 and 3e-3 (120 steps, means of two seeds). Of one size: transformers, at a rate usual in papers, not tried here.
 RATES = {"scratch": 3e-3, "teacher": 2e-3, "probe": 3e-3, "finetune": 1e-3, "compare": 1e-3, "recovery": 1e-3}
-RATES |= {"finetune of one size": 1e-4}
+RATES |= {"finetune of one size": 1e-4, "pretrain": 1e-3}
 
 Stage = dict[str, Any]
 Spec = Mapping[str, Any]

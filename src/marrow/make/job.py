@@ -43,6 +43,7 @@ def make(
     teacher: str | None = None,
     class_map: str | None = None,
     student: str | None = None,
+    pretrain: str | None = None,
     compare: str | None = None,
     target: str = "cpu",
     max_latency: str | None = None,
@@ -68,14 +69,15 @@ def make(
     unlabelled: more images for the student. group_by: a pattern in the images' names; what it finds, a scene or a
     patient, is never in two splits. teacher: an artifact folder, a timm name with the weights of the hub, NAME=FILE with
     local ones, or a folder as the hub has them; None trains one. class_map: a file from its classes to the data's.
-    compare: a ready-made small model, fine-tuned as a further row. max_latency ("15ms"), max_size ("10MB"), max_drop
-    (points below the teacher), minutes: budgets; the report's `budgets` says which were met, and `accept` which options
-    instead of them would accept what was made. skip: "baseline", "finetune", "prune", "int8". out: default `runs/` + the
-    data's name + 8 digits, the same for the same call, which then finds what it made before. dry_run: only the plan, with
-    the minutes, memory and disk it will take; nothing is written.
+    pretrain: a method of teach, such as "pixpro", that trains the student's backbone on all images before; labels are
+    ignored there. compare: a ready-made small model, fine-tuned as a further row. max_latency ("15ms"), max_size
+    ("10MB"), max_drop (points below the teacher), minutes: budgets; the report's `budgets` says which were met, and
+    `accept` which options instead of them would accept what was made. skip: "baseline", "finetune", "prune", "int8".
+    out: default `runs/` + the data's name + 8 digits, the same for the same call, which then finds what it made before.
+    dry_run: only the plan, with the minutes, memory and disk it will take; nothing is written.
     """
     limits = Budgets.read(max_latency, max_size, max_drop, minutes)
-    wishes = Wishes(data, val, test, unlabelled, group_by, teacher, class_map, student, compare, target, limits,
+    wishes = Wishes(data, val, test, unlabelled, group_by, teacher, class_map, student, pretrain, compare, target, limits,
                     img_size, batch, epochs, device, seed, tuple(skip))  # fmt: skip
     ready = prepare.prepare(wishes, Path(out) if out is not None else None, again=allow_changed)
     if dry_run:
@@ -118,9 +120,10 @@ def _report(
         "data": plan.data,
         "device": machine(),
         "rows": listed,
+        "pretrained": plan.pretrained,
         "baseline": case.no_baseline or "the student trained without the teacher: the same steps, on the labels alone",
         "ship": ship,
-        "verdict": verdict(listed, ship, found, judged),
+        "verdict": verdict(listed, ship, found, judged, plan.pretrained or ""),
         "budgets": judged,
         "accept": budgets.accepting(limits, best, drop=lost) if missed else None,
         "choices": plan.choices,

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import statistics
-from typing import Any, Callable
+from typing import TYPE_CHECKING, Any, Callable
 
 from ..core.errors import MarrowError
 from ..core.source import Source, Unreadable
-from .wishes import Wishes
+
+if TYPE_CHECKING:
+    from .wishes import Wishes
 
 Choose = Callable[[str, Any, str], Any]  # (what, value, reason) -> value, noted for the report
 

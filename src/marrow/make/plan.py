@@ -19,7 +19,7 @@ from ..data import open_source
 from ..data.check import check_labelled
 from ..data.classes import class_counts, imbalanced
 from . import case as cases
-from . import chain, lengths, splits
+from . import chain, lengths, pretrain, splits
 from .case import Case
 from .given import Given, given
 from .wishes import SKIPPABLE, Wishes
@@ -35,7 +35,8 @@ class Plan:
     """A recipe, and what the recipe does not say.
 
     metric: of every row. train, val, test: sources that are compared with, chosen by and measured on. missing: rows that
-    the chain leaves out -> why. teacher: the spec of one that no stage makes. name: of the run's folder.
+    the chain leaves out -> why. teacher: the spec of one that no stage makes. name: of the run's folder. pretrained: the
+    method that the student starts from.
     """
 
     recipe: dict[str, Any]
@@ -49,6 +50,7 @@ class Plan:
     data: dict[str, Any]
     missing: dict[str, str]
     name: str
+    pretrained: str | None = None
 
     @property
     def teacher(self) -> dict[str, Any] | None:
@@ -86,7 +88,9 @@ def plan(wishes: Wishes, student: Mapping[str, Any] | None = None, why: str = ""
     pool = [{**parts.train, "labels": False}, *([more] if more else [])]
     net = _student(wishes, student, why, size, choose)
     teacher, stages = _teacher(wishes, case, training, steps, size, choose)
-    stages += _students(wishes, case, training, few, pool, net, teacher, steps, choose)
+    body = dict(teacher) if case.kind == "features" else pretrain.without_head(teacher)
+    first = pretrain.stages(wishes.pretrain, training, pool, count, net, body, stages, steps["student"], choose)
+    stages += _students(wishes, case, training, few, pool, net, first, teacher, steps, choose)
     stages += _files(wishes, case, pool[0], {**parts.val, **({} if labelled else {"labels": False})})
     if wishes.compare:
         stages += _compared(wishes, case, training.on(few), steps, size, pool[0], parts.val, choose)
@@ -95,6 +99,7 @@ def plan(wishes: Wishes, student: Mapping[str, Any] | None = None, why: str = ""
     return Plan(
         recipe, case, _metric_of(case, training), choices, parts.train, parts.val, parts.test, more,
         _facts(images, case, known, parts, few, more, size), _missing(wishes, case), f"{Path(images).name}-{digest}",
+        wishes.pretrain,
     )  # fmt: skip
 
 
@@ -209,24 +214,26 @@ def _of_one_size(spec: Mapping[str, Any]) -> bool:
 
 
 def _students(
-    wishes: Wishes, case: Case, training: chain.Training, few: dict, pool: list[dict], net: dict, teacher: dict,
-    steps: Mapping[str, int], choose: lengths.Choose,
+    wishes: Wishes, case: Case, training: chain.Training, few: dict, pool: list[dict], net: dict,
+    first: list[chain.Stage], teacher: dict, steps: Mapping[str, int], choose: lengths.Choose,
 ) -> list[chain.Stage]:  # fmt: skip
-    """Baseline, student, and the pruned student."""
+    """Baseline, student, and the pruned student. first: makes the backbone that the student starts from, if not `net`."""
     stem = "feature_distillation" if case.kind == "features" else "ssld"
-    small: dict[str, Any] = net
-    args: dict[str, Any] = {}
-    if case.kind != "features":
-        small = {"task": "classify", "backbone": net, "classes": len(case.classes or ())}
-        args = {"class_map": list(case.class_map)} if case.class_map else {}
+    args = {"class_map": list(case.class_map)} if case.class_map else {}
+
+    def small(backbone: dict[str, Any]) -> dict[str, Any]:
+        headed = {"task": "classify", "backbone": backbone, "classes": len(case.classes or ())}
+        return backbone if case.kind == "features" else headed
+
     stages = []
     if case.kind == "labels" and "baseline" not in wishes.skip:
         baseline = training.on(few)
         stages.append(
-            baseline.stage("supervised", "baseline", {"task": small}, steps["student"], chain.RATES["scratch"])
+            baseline.stage("supervised", "baseline", {"task": small(net)}, steps["student"], chain.RATES["scratch"])
         )
+    stages += first
     taught = training.on(*pool)
-    roles = {"student": small, "teacher": teacher}
+    roles = {"student": small({"stage": first[0]["name"]} if first else net), "teacher": teacher}
     stages.append(taught.stage(stem, "student", roles, steps["student"], chain.RATES["scratch"], **args))
     if "prune" not in wishes.skip:
         choose("pruned", f"{chain.RATIO:.0%} of the channels", "then trained on with the teacher, "

@@ -23,6 +23,7 @@ from ..core.models import resolve
 from ..core.recipe import Stage
 from ..core.source import Source
 from ..core.training import total_steps
+from ..core.watch import Watch
 from ..data.combine import Subset
 from ..stages import VERBS, open_data
 
@@ -39,7 +40,10 @@ Range = tuple[float, float]  # low, high
 
 @dataclasses.dataclass(frozen=True)
 class Found:
-    """What one stage took. Seconds: once (start, saving), each step as a range, one evaluation. Bytes: file, checkpoint."""
+    """What one stage took. Seconds: once (start, saving), each step as a range, one evaluation, one look of its probe.
+
+    Bytes: file, checkpoint.
+    """
 
     made: Artifact | None
     once: float
@@ -48,6 +52,7 @@ class Found:
     each: Range = (0.0, 0.0)
     evaluation: float = 0.0
     checkpoint: int = 0
+    look: float = 0.0
 
     def lasts(self, stage: Stage) -> tuple[Range, tuple[int, float, float]]:
         """Minutes of the stage; its steps and the seconds that these take, least and most.
@@ -60,8 +65,11 @@ class Found:
         least = most if settings.patience is None else min(most, settings.patience + 1)
         steps = min(self.total, least * every) if settings.patience is not None else self.total
         low, high = steps * self.each[0], self.total * self.each[1]
-        # Once more at the end, for the artifact.
-        around = [ONCE[i] * (self.once + (n + 1) * self.evaluation) for i, n in enumerate((least, most))]
+        # Measured once more at the end, for the artifact; the probe looks before the first step, too.
+        looks = math.ceil(100 / stage.values["probe"]["every_percent"]) + 1 if stage.probe else 0
+        around = [
+            ONCE[i] * (self.once + (n + 1) * self.evaluation + looks * self.look) for i, n in enumerate((least, most))
+        ]
         return ((low + around[0]) / 60, (high + around[1]) / 60), (self.total, low, high)
 
 
@@ -116,6 +124,7 @@ class Trial:
 
     def _teach(self, stage: Stage, data: Data, where: str) -> Found:
         began = perf_counter()
+        data, watch = dataclasses.replace(data, watch=None), data.watch
         method = contract_class("teach", stage.stem)(**self._models(stage, where), **stage.args)
         if type(method).fit is not Method.fit:
             raise MarrowError(
@@ -135,10 +144,17 @@ class Trial:
         if (more := int(min(self.steps, allowed, total / SHARE)) - FEWEST) > 0:
             train(more)
         made, saving, evaluation = self._saved(stage, _sure(method.product()), data)
+        look = self._look(stage.probe, watch, method.product()) if watch and stage.probe else 0.0
         tenths = statistics.quantiles(times.seconds, n=10, method="inclusive")
-        return Found(
-            made, once + saving, _bytes(made.path), total, (tenths[0], tenths[-1]), evaluation, file.stat().st_size
-        )
+        each = (tenths[0], tenths[-1])
+        return Found(made, once + saving, _bytes(made.path), total, each, evaluation, file.stat().st_size, look)
+
+    def _look(self, probe: Stage, watch: Watch, model: Any) -> float:
+        """Seconds that a probe looks."""
+        watch = dataclasses.replace(watch, models=self._models(probe, watch.where))
+        began = perf_counter()
+        watch.look(model, Engine(device=self.device))
+        return perf_counter() - began
 
     def _ship(self, stage: Stage, data: Data, where: str) -> Found:
         began, exporter = perf_counter(), contract_class("ship", stage.stem)(**stage.args)

@@ -17,10 +17,15 @@ MEANS = {
 Row = Mapping[str, Any]
 
 
-def verdict(rows: Sequence[Row], ship: str, findings: Sequence[Row] = (), budgets: Sequence[Row] = ()) -> str:
-    """Two to six sentences, a line each; the first is the headline. findings: what was found about the images."""
+def verdict(
+    rows: Sequence[Row], ship: str, findings: Sequence[Row] = (), budgets: Sequence[Row] = (), pretrained: str = ""
+) -> str:
+    """Two to six sentences, a line each; the first is the headline. findings: what was found about the images.
+
+    pretrained: the method that the student started from.
+    """
     by = {r["name"]: r for r in rows if r["value"] is not None or r["name"] == "teacher"}
-    lines = [*_missed(budgets), *_slow(by, ship), _headline(by, ship), *_gain(by), *_other(by, ship)]
+    lines = [*_missed(budgets), *_slow(by, ship), _headline(by, ship), *_gain(by, pretrained), *_other(by, ship)]
     if budgets and all(b["met"] for b in budgets):
         lines.append(f"Inside {'the budget' if len(budgets) == 1 else 'all budgets'}: "
                      + ", ".join(f"{b['what']} {b['value']} of {b['limit']}" for b in budgets) + ".")  # fmt: skip
@@ -55,12 +60,13 @@ def _headline(by: Mapping[str, Row], ship: str) -> str:
     return f"{said}, {' and '.join(cheaper)}" + ("." if teacher["value"] is not None else " than the teacher.")
 
 
-def _gain(by: Mapping[str, Row]) -> list[str]:
+def _gain(by: Mapping[str, Row], pretrained: str) -> list[str]:
     if not {"student", "baseline"} <= by.keys():
-        return []
+        return [f"The student started from {pretrained}."] if pretrained else []
     student, baseline = by["student"], by["baseline"]
-    helped = "" if student["value"] >= baseline["value"] else " The teacher did not help here: train on the labels."
-    return [f"Without the teacher the same student reaches {_percent(baseline)}; with it {_percent(student)}."
+    what, both = (f"teacher and pre-training ({pretrained})", "both") if pretrained else ("teacher", "it")
+    helped = "" if student["value"] >= baseline["value"] else f" The {what} did not help here: train on the labels."
+    return [f"Without the {what} the same student reaches {_percent(baseline)}; with {both} {_percent(student)}."
             f"{helped}{_overlap(student, baseline)}"]  # fmt: skip
 
 

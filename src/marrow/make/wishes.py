@@ -6,6 +6,7 @@ import dataclasses
 import math
 
 from ..core.errors import MarrowError, near
+from . import pretrain
 from .budgets import Budgets
 
 # What can be left out -> the row that is then missing from the report, with the reason that stands there.
@@ -30,6 +31,7 @@ class Wishes:
     teacher: str | None = None
     class_map: str | None = None
     student: str | None = None
+    pretrain: str | None = None
     compare: str | None = None
     target: str = "cpu"
     budgets: Budgets = Budgets()
@@ -43,6 +45,9 @@ class Wishes:
     def __post_init__(self) -> None:
         problems = [f"--skip: '{word}' cannot be left out{near(word, SKIPPABLE)}" for word in self.skip
                     if word not in SKIPPABLE]  # fmt: skip
+        if self.pretrain is not None and self.pretrain not in (known := pretrain.methods()):
+            problems.append(f"{pretrain.OPTION}: '{self.pretrain}' does not train one backbone on one set of images; "
+                            f"{', '.join(known)} do")  # fmt: skip
         if self.target not in TARGETS:
             problems.append(f"--target: '{self.target}' is no target yet; known: {', '.join(TARGETS)}")
         if self.epochs is not None and not (math.isfinite(self.epochs) and self.epochs > 0):

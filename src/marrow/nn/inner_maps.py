@@ -35,8 +35,10 @@ def inner_maps(backbone: Backbone, names: Sequence[str], where: str) -> list[Inn
     known = dict(root.named_modules())
     stem = next((n for n, m in known.items() if isinstance(m, nn.Conv2d)), None)
     if not names and (stem is None or not stages or stages.keys() - known.keys()):
+        children = [n for n, _ in root.named_children()]
+        maps = [n for n, shape in _shapes(backbone, children).items() if len(shape) == 4 and shape[2:] != (1, 1)]
         raise MarrowError(f"{who} needs maps inside the backbone, and {name} does not tell which modules make them",
-                          where=where, hint="Name modules of its net.")  # fmt: skip
+                          where=where, hint=f"Name modules of its net{', such as ' * bool(maps)}{', '.join(maps)}.")  # fmt: skip
     asked = [stem if n == STEM and stem and STEM not in known else n for n in names] or [stem or "", *stages]
     if unknown := [n for n in asked if n not in known]:
         raise MarrowError(f"{name} has no module '{unknown[0]}'{near(unknown[0], known)}", where=where)

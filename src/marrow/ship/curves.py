@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Iterable, Mapping, Sequence
 
 from ..core.errors import MarrowError
+from ..core.watch import MARK
 from . import plots, quantity
 
 Log = Sequence[tuple[int, str, float]]  # (step, name, value), in the order of logging
@@ -52,10 +53,14 @@ def thinned(points: Points) -> list[tuple[float, float]]:
 
 
 def by_name(log: Log) -> dict[str, list[tuple[float, float]]]:
-    """The log's names, each with its points; a sum of losses is left out where it is the same as its one term."""
+    """The log's names, each with its points; a sum of losses is left out where it is the same as its one term.
+
+    Of a probe only what it says first.
+    """
     found: dict[str, list[tuple[float, float]]] = {}
+    probed = next((name for _, name, _ in log if name.startswith(MARK)), None)
     for step, name, value in log:
-        if name.split("/")[-1] not in NOT_DRAWN:
+        if name.split("/")[-1] not in NOT_DRAWN and (name == probed or not name.startswith(MARK)):
             found.setdefault(name, []).append((float(step), value))
     total = found.get("loss")
     if any(name != "loss" and points == total for name, points in found.items()):
@@ -66,12 +71,13 @@ def by_name(log: Log) -> dict[str, list[tuple[float, float]]]:
 def progress(logs: Mapping[str, Log], colours: Mapping[str, str], metric: str = "top1") -> list[dict]:
     """One chart for everything logged that means something by itself, with all stages that have it over their training.
 
-    What was measured on validation images comes first; of top-1 and balanced top-1 only the `metric` of the run.
+    What was measured on validation images comes first, then what probes said; of top-1 and balanced top-1 only the `metric` of the run.
     """
     named = {stage: by_name(log) for stage, log in logs.items()}
     unwanted = VALIDATION + ("top1" if metric == "balanced_top1" else "balanced_top1")
     shown = dict.fromkeys(name for stage in named.values() for name in stage if name != unwanted)
-    order = sorted(shown, key=lambda name: (not name.startswith(VALIDATION), [*MEANING, name].index(name)))
+    order = sorted(shown, key=lambda name: (not name.startswith(VALIDATION), not name.startswith(MARK),
+                                            [*MEANING, name].index(name)))  # fmt: skip
     return [_progress(name, said, named, colours) for name in order if (said := meaning(name))]
 
 
@@ -109,6 +115,10 @@ def meaning(name: str) -> tuple[str, str, str] | None:
 
     The page explains a run's metric beside its rows: no note here.
     """
+    if name.startswith(MARK):
+        metric = name.removeprefix(MARK)
+        return ("%" if metric in quantity.SHARES else "", f"{quantity.title(metric)}, by a probe of the features",
+                "Asked of the model as it was then, which learned nothing from it.")  # fmt: skip
     if not name.startswith(VALIDATION):
         return MEANING.get(name)
     metric = name.removeprefix(VALIDATION)

@@ -15,6 +15,7 @@ from ..core.contracts import Task, stem_of
 from ..core.errors import MarrowError
 from ..core.interrupt import held
 from ..core.runtime import RuntimeMeta
+from .gates import plain_gates
 
 if TYPE_CHECKING:
     from onnx import ModelProto
@@ -59,7 +60,7 @@ def trace(task: Task) -> ModelProto:
         raise MarrowError(f"torch cannot export this {stem_of(type(task))}: {reason}", where="export") from error
     if program is None:
         raise MarrowError(f"torch could not export this {stem_of(type(task))}", where="export")
-    return bare(program.model_proto)
+    return bare(plain_gates(program.model_proto))
 
 
 def bare(model: ModelProto) -> ModelProto:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from functools import partial
 from itertools import islice
 from pathlib import Path
-from typing import Any, Callable, Iterator, NamedTuple, Sequence
+from typing import Any, Callable, Iterable, Iterator, NamedTuple, Sequence
 
 import torch
 
@@ -18,9 +18,10 @@ from ..core.source import Unreadable
 from ..data.decode import undecoded
 from ..data.folder import ImageFolder
 from . import mask_files
+from .object_fields import ObjectFields
 
 TOP = 5
-TASKS = ("classify", "segment")
+TASKS = ("classify", "hybrid_classify", "segment")
 
 
 class Picture(NamedTuple):
@@ -44,6 +45,8 @@ def predict(
     files: Sequence[Path | str],
     *,
     out: Path | str | None = None,
+    objects: int | str | None = None,
+    masks: Path | str | None = None,
     batch: int = 32,
     threads: int | None = None,
 ) -> list[dict[str, Any]]:
@@ -53,6 +56,8 @@ def predict(
     {"file", "error"} for a file that cannot be read. threads: default the runtime's own choice.
     A model that segments gives {"file", "mask", "shares": {class: share of the pixels}}: the mask, of the picture's size,
     is a PNG of class ids in the folder `out`, under the picture's path in its folder; without `out` none is written.
+    A model that reads measures of an object needs `objects`, as its source had it: "otsu", or the class id of the object in
+    the folder `masks`, in which each mask lies under its picture's path up to the ending.
     """
     artifact = artifact if isinstance(artifact, Artifact) else Artifact.open(artifact)
     if threads is not None and threads < 1:
@@ -61,18 +66,19 @@ def predict(
     segments = "mask" in model.fields
     if out is not None and not segments:
         raise MarrowError("only a model that segments writes masks; this one names classes", where="--out")
+    fields = ObjectFields.of("objects" in _inputs(model), objects, masks)
     names, prepare, answers = artifact.meta["labels"], plain(model.input), _masks if segments else _classes
     pictures = list(_pictures(files))
-    masks = (
+    targets = (
         [None] * len(pictures) if out is None else mask_files.targets([(p.name, p.inner) for p in pictures], Path(out))
     )
     rows: list[dict[str, Any]] = []
-    waiting = iter(zip(pictures, masks))
+    waiting = iter(zip(pictures, targets))
     before = torch.get_num_threads()
     torch.set_num_threads(threads or before)  # a Runner opens its file with as many
     try:
         while part := list(islice(waiting, min(batch, model.at_once))):
-            read = [_read(picture, mask, prepare) for picture, mask in part]
+            read = [_read(picture, mask, fields, prepare) for picture, mask in part]
             readable = [r for r in read if isinstance(r, Ready)]
             found = iter(answers(model, readable, names) if readable else ())
             rows += [{"file": picture.name, **(next(found) if isinstance(r, Ready) else {"error": r})}
@@ -93,6 +99,10 @@ def _model(artifact: Artifact) -> Any:
     return model
 
 
+def _inputs(model: Any) -> Iterable[str]:
+    return model.example() if isinstance(model, Task) else model.inputs
+
+
 def _pictures(files: Sequence[Path | str]) -> Iterator[Picture]:
     """Of every file, folders opened."""
     for file in files:
@@ -111,10 +121,13 @@ def _opened(file: Path) -> dict:
         raise Unreadable(file.name, error.strerror or str(error)) from None
 
 
-def _read(picture: Picture, mask: Path | None, prepare: Callable[[dict], dict]) -> Ready | str:
+def _read(
+    picture: Picture, mask: Path | None, fields: ObjectFields | None, prepare: Callable[[dict], dict]
+) -> Ready | str:
     """The prepared example, or why there is none."""
     try:
         example = picture.open()
+        example = fields.added(example, picture.inner) if fields else example
         return Ready(prepare(example), tuple(example["image"].shape[-2:]), mask)
     except Unreadable as error:
         return error.reason

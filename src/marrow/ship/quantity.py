@@ -12,6 +12,7 @@ SHARES = {
     "balanced_top1": "balanced top-1",
     "agreement": "agreement with the teacher",
     "knn_agreement": "k-NN agreement with the teacher",
+    "knn_top1": "k-NN top-1",
     "chance": "by chance",
     "miou": "mean IoU",
     "pixel_accuracy": "pixel accuracy",

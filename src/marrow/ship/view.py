@@ -71,9 +71,10 @@ def headlines(report: Mapping[str, Any]) -> list[dict[str, str]]:
         found.append({"number": quantity.measure(metric, ship["value"]), "of": quantity.title(metric), "told": told})
     if student.get("value") is not None and baseline.get("value") is not None:
         gain = quantity.difference(student["metric"], student["value"] - baseline["value"])
-        told = f"student {quantity.measure(student['metric'], student['value'])}, without it " + quantity.measure(
+        of, it = ("from teacher and pre-training", "them") if report.get("pretrained") else ("from the teacher", "it")
+        told = f"student {quantity.measure(student['metric'], student['value'])}, without {it} " + quantity.measure(
             baseline["metric"], baseline["value"])  # fmt: skip
-        found.append({"number": gain, "of": "from the teacher", "told": told})
+        found.append({"number": gain, "of": of, "told": told})
     if ship and (latency := ship.get("latency_ms")):
         found.append({"number": quantity.milliseconds(latency["median"]), "of": "an image",
                       "told": ratio(teacher.get("latency_ms"), latency)})  # fmt: skip

@@ -39,6 +39,9 @@ def plan(model: nn.Module, ratio: float, round_to: int) -> Fields:
     """The fields of the edit for a task or backbone; what cannot be cut, or would be cut wrongly, raises."""
     if not isinstance(model, (Backbone, Task)):
         raise MarrowError(f"{type(model).__name__} is neither a backbone nor a task", where="prune.model")
+    if isinstance(model, Task) and "objects" in model.fields:
+        raise MarrowError(f"{model_name(model.spec)} scales its features by measured statistics, which this does not follow",
+                          where="prune.model", hint="Prune its backbone, {..., part: backbone}, and train a new task on what is left.")  # fmt: skip
     whole = deepcopy(model).cpu().eval()
     read = _Read(whole) if isinstance(whole, Backbone) else whole
     backbone = next(m for m in read.children() if isinstance(m, Backbone))

@@ -21,9 +21,11 @@ from ..backbones.vit_resnas_masks import (
 )  # fmt: skip
 from ..backbones.vit_resnas_space import SearchSpace
 from ..backbones.vit_resnas_subnet import supernet
-from ..core.contracts import Clock, Method, Step, Task
+from ..core.contracts import Clock, Method, Step, Task, stem_of
 from ..core.errors import MarrowError
 from ..data.views import Augment
+from ..nn.patch_classifier import PatchClassifier
+from ..tasks.classify import Classify
 
 SORTINGS = 30  # over the warm-up: the paper sorts after each of its 30 epochs
 
@@ -33,8 +35,9 @@ class MultiArchitectural(Method):
 
     The batch is shared out among `architectures` sub-nets, drawn anew at every step, and goes through the supernet once with a
     mask for each. dims, heads, hidden: widths of a sub-net as shares of the supernet's; removable: blocks that it may lack,
-    counted from 0, in every stage that has them; None is every second. warmup: the share of the training in which more and more widths are allowed, from the
-    largest on, and in which heads and hidden units are ranked by their weights; afterwards the ranking stays.
+    counted from 0, in every stage that has them; None is every second. warmup: the share of the training in which more and
+    more widths are allowed, from the largest on, and in which heads and hidden units are ranked by their weights; afterwards
+    the ranking stays. mixing: pictures and labels are mixed as in `token_mixing`.
 
     The ranking decides which units a mask leaves on, and only at the end are the weights put into its order, so that a sub-net
     is the first part of each. So optimisers' moments stay with their weights. Deviation: the reference moves the weights at each
@@ -54,6 +57,7 @@ class MultiArchitectural(Method):
         heads: tuple[float, ...] = (1.0, 0.8333, 0.6667, 0.5),
         hidden: tuple[float, ...] = (1.0, 0.9167, 0.8333, 0.75, 0.6667, 0.5833, 0.5),
         removable: tuple[int, ...] | None = None,
+        mixing: bool = False,
         crop: tuple[float, float] | None = None,
         pad: int = 0,
         flip: bool = False,
@@ -70,6 +74,12 @@ class MultiArchitectural(Method):
         self.task, self.architectures, self.warmup = task, architectures, warmup
         self.view = Augment(task.input.size, crop=crop, flip=flip, pad=pad)
         net = supernet(task)
+        self.patches: PatchClassifier | None = None
+        if mixing:
+            if not isinstance(task, Classify):
+                raise MarrowError(f"mixed pictures are for the task classify, this is {stem_of(type(task))}",
+                                  where="multi_architectural.mixing")  # fmt: skip
+            self.patches = PatchClassifier(task.backbone, task.classes, task.label_smoothing)
         self.space = SearchSpace.of(net, dims, heads, hidden, removable)
         for i, stage in enumerate(net.stages):
             for j, block in enumerate(stage.blocks):
@@ -94,7 +104,12 @@ class MultiArchitectural(Method):
         own = [drawn[(rank * examples + first) // each] for first in range(0, examples, run)]
         net = supernet(self.task)
         with masked(net, masks_of(net, own, self.ranks(), run)):
-            return Step(self.task.losses(self.task(batch), batch))
+            if self.patches is None:
+                return Step(self.task.losses(self.task(batch), batch))
+            task: Any = self.task
+            picture = self.patches.mixed(batch, clock.rng)
+            features = task.backbone(picture.image)
+            return Step(self.patches.losses(task.head(features.pooled), features.tokens, picture))
 
     @torch.no_grad()
     def after_step(self, clock: Clock) -> None:
