@@ -102,3 +102,13 @@ def test_ticks_are_round_and_inside(low, high):
     assert 3 <= len(ticks) <= 11
     assert all(low <= t <= high for t in ticks)
     assert len({plots.number(t, ticks) for t in ticks}) == len(ticks)
+
+
+@pytest.mark.parametrize("values", [[7.4e-16, 1.4e-15], [-1e-12, 0.0], [0.0], [3.0], [1e-9, 0.5], [1e6, 1e6 + 1e-9]])
+def test_values_that_hardly_differ_have_ticks_that_do(values):
+    ticks, (low, high) = plots.value_range(values, 200)
+    assert low < min(values) and max(values) < high
+    assert len(set(ticks)) == len(ticks) >= 2
+    assert all(plots.number(a, ticks) != plots.number(b, ticks) for a, b in zip(ticks, ticks[1:]))
+    line = plots.Curve("net", "student", [(float(i), v) for i, v in enumerate(values)])
+    assert "nan" not in plots.curves([line], width=400, height=200, unit="", x_unit="step", label="x")

@@ -13,6 +13,7 @@ from markupsafe import Markup
 LEFT, RIGHT, TOP, BOTTOM = 52, 14, 12, 40  # margins that hold the tick labels
 LETTER = 7.2  # width of an average letter at the plots' font size
 LONGEST = 24  # letters of a name; the rest is shown on hover
+FLAT = 1e-8  # values that differ by less are drawn as one; ticks keep ten decimals
 
 
 class Point(NamedTuple):
@@ -220,7 +221,7 @@ def scale(
 def value_range(values: Sequence[float], height: int) -> tuple[list[float], tuple[float, float]]:
     """Ticks and the range that they span: values never touch the frame."""
     low, high = min(values), max(values)
-    room = (high - low) * 0.06 or abs(high) * 0.05 or 1.0
+    room = (high - low) * 0.06 if high - low > FLAT else max(abs(high) * 0.05, FLAT) if high else 1.0
     ticks = nice_ticks(low - room, high + room, max(3, height // 50))
     step = ticks[1] - ticks[0] if len(ticks) > 1 else room
     low, high = min(low - room, ticks[0]), max(high + room, ticks[-1])
