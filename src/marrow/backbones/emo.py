@@ -186,9 +186,6 @@ class EMO(MapNet):
             trunc_normal_(self.head.weight, std=0.02)
             nn.init.zeros_(self.head.bias)
 
-    def forward_features(self, x: Tensor) -> Tensor:
-        return self.forward_intermediates(x, indices=())[0]
-
     def forward_intermediates(
         self,
         x: Tensor,
