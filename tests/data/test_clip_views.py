@@ -37,12 +37,13 @@ def test_all_at_once_is_one_at_a_time(room, power):
     assert sample_interval(room, power, u).tolist() == [by_loop(room, power, x) for x in u.tolist()]
 
 
-@pytest.mark.parametrize(("power", "share"), [(1.0, 1 / 3), (2.0, 3 / 8), (math.inf, 1 / 2)])
+@pytest.mark.parametrize(("power", "share"), [(1.0, 1 / 3), (2.0, 3 / 8), (math.inf, 1 / 2), (-1.0, 2 / 3)])
 def test_the_mean_distance(power, share):
     u = (torch.arange(10_000, dtype=torch.double) + 0.5) / 10_000
     found = sample_interval(1000, power, u).double()
     assert found.mean().item() + 0.5 == pytest.approx(1000 * share, abs=0.1)  # half of one is cut off
-    if math.isfinite(power):
+    assert 0 <= found.min() and found.max() < 1000
+    if 0 < power < math.inf:
         assert cumulated(torch.tensor([0, 1000]), 1000, power).tolist() == [0.0, 1.0]
 
 
@@ -113,5 +114,5 @@ def test_bad_input_is_refused():
         ClipViews((8, 8), 4, 2)({"image": noise(3, 8, 8)})
     with pytest.raises(MarrowError, match="is not a range of shares"):
         ClipViews((8, 8), 4, 2, crop=(0.0, 1.0))
-    with pytest.raises(MarrowError, match="a power of 0"):
+    with pytest.raises(MarrowError, match="0.0 is no power"):
         sample_interval(10, 0.0, torch.rand(3))

@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+from marrow.core.clip_input import ClipInput
 from marrow.core.contracts import Backbone, Features, Input
 from marrow.core.engine import Engine
 from marrow.core.errors import MarrowError
@@ -83,6 +84,55 @@ def test_noise_gets_a_large_penalty_and_signal_a_small_one():
     signal = torch.randn(60, 2, generator=draw) * 0.1 + y[:, None]
     large = chosen_penalty(noise, y, 2, torch.Generator().manual_seed(0))
     assert large == max(PENALTIES) and chosen_penalty(signal, y, 2, torch.Generator().manual_seed(0)) < large
+
+
+class Brightness(Backbone):
+    """The brightness of each clip."""
+
+    spec, dim, modality, gives = {"source": "test:brightness"}, 1, "video", frozenset({"pooled", "clips"})
+    input = ClipInput(size=(4, 4), frames=2, stride=1)
+
+    def features(self, x, *, maps=()):
+        return Features(x.float().mean((1, 2, 3, 4))[:, None])
+
+
+class Flashes(Source):
+    """Dark or light videos of nine frames; the clip in the middle of each test video is as that of the other class."""
+
+    classes = ["dark", "light"]
+
+    def __init__(self, misleading: bool):
+        self.misleading = misleading
+
+    def __len__(self) -> int:
+        return 20
+
+    def __getitem__(self, index: int) -> dict:
+        bright = torch.full((9,), 40 + 160 * (index % 2) + index // 2)
+        if self.misleading:
+            bright[3:6] = 250 - bright[3:6]
+        return {"image": bright.view(-1, 1, 1, 1).expand(-1, 3, 4, 4).to(torch.uint8), "label": index % 2}
+
+    def fraction(self, index: int) -> float:
+        return index / len(self)
+
+    def name(self, index: int) -> str:
+        return f"video {index}"
+
+
+def test_several_clips_of_a_video_are_heard_together():
+    def value(**arguments):
+        data = Data({"train": Flashes(False), "test": Flashes(True)})
+        return LinearProbe(**arguments).run({"model": Brightness()}, data, Engine(device="cpu")).rows[0]["value"]
+
+    assert value() == 0.0 and value(clips=3) == 1.0 and value(clips=3, crops=2) == 1.0
+
+
+def test_clips_of_pictures_are_refused():
+    with pytest.raises(MarrowError, match="linear_probe.clips: clips and crops are of videos"):
+        probe(Coloured(), Coloured(), clips=2)
+    with pytest.raises(MarrowError, match="linear_probe.clips: 0 clips"):
+        LinearProbe(clips=0)
 
 
 def test_bad_input_is_refused():

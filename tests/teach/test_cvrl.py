@@ -116,5 +116,5 @@ def test_bad_input_is_refused():
         method()({"image": batch()["clip_1"]}, FIRST)
     with pytest.raises(MarrowError, match="^cvrl.temperature: 0.0 is not above 0"):
         method(temperature=0.0)
-    with pytest.raises(MarrowError, match="^cvrl.power: -1.0 is not above 0"):
-        method(power=-1.0)
+    with pytest.raises(MarrowError, match="^cvrl.power: 0.0 is no power"):
+        method(power=0.0)

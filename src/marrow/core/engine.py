@@ -22,7 +22,7 @@ from .contracts import Input, Method, seed_from
 from .errors import Interrupted
 from .interrupt import Interrupts
 from .launch import join
-from .loader import Data, batches, train_batches
+from .loader import Data, View, batches, train_batches
 from .loggers import CsvLogger, Logger, TensorBoardLogger
 from .preprocess import plain
 from .progress import Progress, against_waiting
@@ -285,9 +285,10 @@ class Engine:
                 metric.update(task.decode(task(fields), fields), fields)
         return named(metric.compute(), task.labels)
 
-    def batches(self, source: Source, input: Input, batch: int = 256) -> Iterator[dict]:
-        """One ordered pass over a source at a model's input size, on the device."""
-        return (move(b, self.device) for b in batches(source, plain(input), batch, self.settings.workers))
+    def batches(self, source: Source, input: Input | View, batch: int = 256) -> Iterator[dict]:
+        """One ordered pass over a source, at a model's input size or through a view, on the device."""
+        view = plain(input) if isinstance(input, Input) else input
+        return (move(b, self.device) for b in batches(source, view, batch, self.settings.workers))
 
     def map(self, fn: Callable[[Any], Any], items: Iterable[Any]) -> list:
         """fn of every item, in order; spread over the ranks, and over `workers` processes on each.

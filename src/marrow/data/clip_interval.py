@@ -13,12 +13,15 @@ from ..core.errors import MarrowError
 def sample_interval(max_offset: int, power: float, u: Tensor) -> Tensor:
     """Whole numbers t in [0, max_offset), of density proportional to 1 - (t / max_offset)^power, one for each u in [0, 1).
 
-    power 1 falls in a straight line; `math.inf` is uniform.
+    power 1 falls in a straight line; `math.inf` is uniform. Below 0 the density rises: (t / max_offset)^-power, which the
+    paper finds worse than uniform.
     """
-    if max_offset < 1 or not power > 0:
-        raise MarrowError(f"a largest distance of {max_offset} and a power of {power}: 1 or more and above 0 are needed",
-                          where="sample_interval")  # fmt: skip
+    check_power(power, "sample_interval.power")
+    if max_offset < 1:
+        raise MarrowError(f"a largest distance of {max_offset}; 1 or more is needed", where="sample_interval")
     u = u.double()
+    if power < 0:
+        return (max_offset * u ** (1 / (1 - power))).long().clamp(max=max_offset - 1)
     if power == 1:
         return (max_offset * (1 - (1 - u).sqrt())).long()
     if math.isinf(power):
@@ -29,6 +32,12 @@ def sample_interval(max_offset: int, power: float, u: Tensor) -> Tensor:
         above = cumulated(middle, max_offset, power) > u
         low, high = torch.where(above, low, middle), torch.where(above, middle, high)
     return low
+
+
+def check_power(power: float, where: str) -> None:
+    if math.isnan(power) or power in (0, -math.inf):
+        raise MarrowError(f"{power} is no power: above 0 near clips are likelier, inf makes all distances alike, below 0 "
+                          "distant clips are likelier", where=where)  # fmt: skip
 
 
 def cumulated(t: Tensor, max_offset: int, power: float) -> Tensor:

@@ -9,28 +9,35 @@ from torch import Tensor
 
 from ..core.contracts import Backbone, Task, stem_of
 from ..core.errors import MarrowError
+from ..core.loader import View
 from ..core.runtime import Runner
 from ..core.source import Source
 from ..core.training import evaluating
 
+AT_ONCE = 8  # examples of several inputs each
+
 
 def embeddings(
-    model: Backbone | Task | Runner, source: Source, engine: Any, where: str
+    model: Backbone | Task | Runner, source: Source, engine: Any, where: str, several: View | None = None
 ) -> tuple[Tensor, Tensor | None]:
     """(N, D) in the order of the source, and the labels (N,) where it has them.
 
     They are the pooled features of a backbone or of the one inside a task, and an exported file's output "embedding".
+    several: a view that makes an `image` (K, ...) of K inputs of each example; the embeddings are then (N, K, D).
     """
-    model = _one_that_embeds(model, where)
+    model = one_that_embeds(model, where)
     found, labels = [], []
+    batches = engine.batches(source, several, AT_ONCE) if several else engine.batches(source, model.input)
     with evaluating(model, engine.device), torch.inference_mode():
-        for batch in engine.batches(source, model.input):
-            found.append(model(batch["image"]).pooled if isinstance(model, Backbone) else model(batch)["embedding"])
+        for batch in batches:
+            image = batch["image"].flatten(0, 1) if several else batch["image"]
+            made = model(image).pooled if isinstance(model, Backbone) else model({**batch, "image": image})["embedding"]
+            found.append(made.unflatten(0, batch["image"].shape[:2]) if several else made)
             labels += [batch["label"]] if "label" in batch else []
     return torch.cat(found).float(), torch.cat(labels) if len(labels) == len(found) else None
 
 
-def _one_that_embeds(model: Backbone | Task | Runner, where: str) -> Backbone | Runner:
+def one_that_embeds(model: Backbone | Task | Runner, where: str) -> Backbone | Runner:
     if isinstance(model, Task):
         inside = [m for m in model.children() if isinstance(m, Backbone)]
         if len(inside) != 1:

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from ..core.contracts import Backbone, Clock, Method, Step
 from ..core.errors import MarrowError
+from ..data.clip_interval import check_power
 from ..data.clip_views import ClipViews
 from ..nn.info_nce import nt_xent, unit
 
@@ -44,7 +45,7 @@ class CVRL(Method):
     """Contrast of clips that are near in time more often than far, each changed alike in all its frames (sec. 3).
 
     The clips are as long as the backbone's spec says. power: the distance t of two clips' beginnings has a density that
-    goes with 1 - (t / largest)^power; infinite is uniform. consistent: each frame is cut and coloured as the whole clip,
+    goes with 1 - (t / largest)^power; infinite is uniform, and below 0 it rises with (t / largest)^-power. consistent: each frame is cut and coloured as the whole clip,
     else by itself, which the paper argues against. flip: not where left and right mean something. hidden, layers, out: of
     the head that is dropped afterwards.
 
@@ -76,9 +77,9 @@ class CVRL(Method):
         consistent: bool = True,
     ):
         super().__init__()
-        if temperature <= 0 or not power > 0:
-            raise MarrowError(f"{temperature if temperature <= 0 else power} is not above 0",
-                              where=f"cvrl.{'temperature' if temperature <= 0 else 'power'}")  # fmt: skip
+        check_power(power, "cvrl.power")
+        if temperature <= 0:
+            raise MarrowError(f"{temperature} is not above 0", where="cvrl.temperature")
         if layers < 0 or hidden < 1 or (out is not None and out < 1):
             raise MarrowError(
                 f"{layers} hidden layers of {hidden} and an output of {out} make no head", where="cvrl.layers"
