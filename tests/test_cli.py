@@ -145,6 +145,20 @@ def test_show_an_artifact(capsys, artifact):
     assert "weights.safetensors" in out and "top1" in out
 
 
+def test_a_probe_in_a_recipe_is_read_on_the_terminal(capsys, tmp_path):
+    source = "[{images: digits, split: %s}]"
+    (tmp_path / "look.yaml").write_text(
+        "seed: 0\nstages:\n  - examine: knn\n    name: near\n"
+        "    model: {backbone: resnet10t, img_size: 16, channels: [8, 8, 8, 8], stem_width: 8}\n"
+        f"    data: {{train: {source % 'train'}, test: {source % 'test'}}}\n"
+    )
+    code, out, _ = command(capsys, "run", tmp_path / "look.yaml", "--out", tmp_path / "look", "--json")
+    [row] = json.loads(out)
+    assert code == 0 and (row["stage"], row["metric"]) == ("near", "knn_top1") and 0 < row["value"] < 1
+    code, out, _ = command(capsys, "show", tmp_path / "look" / "near", "--json")
+    assert code == 0 and json.loads(out)["metrics"][0]["value"] == row["value"]
+
+
 def test_lineage_follows_parents(tmp_path, artifact):
     assert lineage(artifact)[0]["kind"] == "task"
 

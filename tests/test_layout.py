@@ -32,6 +32,7 @@ WITHOUT_CLAIM = {
     "token_mixing": "the augmentation of vit_resnas, whose claim compares what was found at equal training",
     "hard_distillation": "the training of a token that vit_resnas has beside its own; ssld has the claim of distillation",
     "multi_architectural": "it trains the supernet in which vit_resnas_search searches",
+    "vrex": "the heads of rich_representations where domains are known; its own paper is none of the systems",
     "vit_resnas_search": "its claim is that of the nets, vit_resnas",
     "feature_distillation": "no published system: its parts are, and `make` measures each run by knn_agreement",
     "mae": "the teacher in the claims of tinymim and hybrid_distillation",

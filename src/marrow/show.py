@@ -150,7 +150,7 @@ def _artifact(path: Path) -> dict[str, Any]:
         **{k: runtime[k] for k in ("runtime", "precision", "parity") if k in runtime},
         "labels": meta["labels"],
         "input": meta["input"],
-        "metrics": meta["metrics"],
+        "metrics": artifact.rows,
         "files": [{"file": name, "bytes": size} for name, (size, _) in meta["files"].items()],
         "lineage": lineage(artifact),
         "licences": meta["licences"],

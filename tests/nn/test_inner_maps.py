@@ -5,7 +5,7 @@ import torch
 
 from marrow.core.errors import MarrowError
 from marrow.core.spec import build
-from marrow.nn.inner_maps import inner_maps
+from marrow.nn.inner_maps import InnerMap, inner_maps
 
 
 def net(name: str, **arguments):
@@ -14,7 +14,7 @@ def net(name: str, **arguments):
 
 
 def named(name: str, *at: str, **arguments) -> list[tuple]:
-    return [tuple(found) for found in inner_maps(net(name, **arguments), at, "advstyle.at")]
+    return [tuple(found)[:4] for found in inner_maps(net(name, **arguments), at, "advstyle.at")]
 
 
 def test_the_stem_and_the_stages_of_a_resnet():
@@ -47,8 +47,38 @@ def test_maps_of_one_place_are_left_out_unless_they_are_asked_for():
         named("resnet18", "layer4", img_size=32)
 
 
+@pytest.mark.parametrize(("name", "before", "blocks"), [
+    ("vit_tiny_patch16_224", 1, 12), ("deit_tiny_distilled_patch16_224", 2, 12), ("cait_xxs24_224", 0, 24),
+    ("vit_small_patch16_dinov3", 5, 12), ("mixer_s32_224", 0, 8),
+])  # fmt: skip
+def test_blocks_of_transformers_are_places_behind_their_class_tokens(name, before, blocks):
+    stem, *found = inner_maps(net(name), (), "advstyle.at")
+    assert stem.before is None and len(found) == blocks
+    assert {f.before for f in found} == {before} and {f.places for f in found} == {stem.places}
+
+
+def test_a_change_reaches_places_only():
+    draw = torch.Generator().manual_seed(0)
+    maps = torch.randn(2, 3, 2, 4, generator=draw)
+    tokens = torch.cat([torch.zeros(2, 1, 3), maps.flatten(2).mT], 1)  # a class token in front
+    behind = torch.arange(3.0).view(1, 3, 1, 1)
+    wanted = maps + behind * maps.mean((2, 3), keepdim=True)
+
+    def change(x):
+        return x + behind * x.mean((2, 3), keepdim=True)
+
+    def place(last=False, before=None):
+        return InnerMap("stage", 3, 8, last, before)
+
+    torch.testing.assert_close(place().changed(maps, change), wanted)
+    last = place(last=True).changed(maps.permute(0, 2, 3, 1), change)
+    torch.testing.assert_close(last, wanted.permute(0, 2, 3, 1))
+    found = place(before=1).changed(tokens, change)
+    assert (found[:, 0] == 0).all()
+    torch.testing.assert_close(found[:, 1:].mT, wanted.flatten(2))
+
+
 @pytest.mark.parametrize(("name", "said"), [
-    ("vit_tiny_patch16_224", r"advstyle needs maps \(B, C, H, W\).*'blocks.0' of timm:vit_tiny_patch16_224 gives \(2, 197"),
     ("pvt_tiny", "advstyle needs maps .*'stages.0' of timm:pvt_tiny gives no single tensor"),
     ("hrnet_w18_small", "advstyle needs maps inside the backbone, and timm:hrnet_w18_small does not tell which modules"),
 ])  # fmt: skip

@@ -192,6 +192,26 @@ def test_dsu_is_what_the_place_does():
     assert torch.equal(StylePlace(4, "dsu", 1.0)(x, BATCH, noise), dsu(x, noise))
 
 
+def test_a_transformers_patch_tokens_are_restyled_and_its_class_token_left_alone():
+    net = {"img_size": 32, "patch_size": 8, "depth": 2, "embed_dim": 24, "num_heads": 3}
+    made = method("vit_tiny_patch16_224", net=net, style="dsu").train()
+    assert [p.module for p in made.places] == ["patch_embed.proj", "blocks.0", "blocks.1"]
+    seen = []
+    made.task.backbone.net.blocks[0].register_forward_hook(lambda m, i, out: seen.append(out))  # before the restyling
+    made.task.backbone.net.blocks[1].register_forward_pre_hook(lambda m, i: seen.append(i[0]))  # after it
+    for step in range(8):
+        del seen[:]
+        made(batch(32), clock(step))
+        before, after = seen
+        torch.testing.assert_close(after[:, :1], before[:, :1], rtol=0, atol=0)
+        if not torch.equal(after, before):
+            # Each channel of an image has another mean and deviation over its 16 patches, and nothing else.
+            a, b = ((x[:, 1:] - x[:, 1:].mean(1, True)) / x[:, 1:].std(1, keepdim=True) for x in (before, after))
+            torch.testing.assert_close((a * b).mean(1).abs(), (a * a).mean(1), rtol=1e-3, atol=1e-3)
+            return
+    raise AssertionError("no draw restyled the first block")
+
+
 def test_bad_input_is_refused():
     with pytest.raises(MarrowError, match="advstyle.adv_weight: 0 is not above 0"):
         method(adv_weight=0)
@@ -200,9 +220,7 @@ def test_bad_input_is_refused():
     with pytest.raises(MarrowError, match="makes maps of 1 x 1"):
         method(net={**SMALL, "img_size": 32}, at=("layer4",))
     with pytest.raises(MarrowError, match="advstyle needs maps"):
-        method(
-            "vit_tiny_patch16_224", net={"img_size": 32, "patch_size": 8, "depth": 1, "embed_dim": 24, "num_heads": 3}
-        )
+        method("pvt_tiny", net={"img_size": 64})
     nothing = Classify(build({"source": "timm:resnet10t", "args": dict(SMALL)}), classes=3)
     nothing.backbone = nn.Identity()
     with pytest.raises(MarrowError, match="classify has 0 backbones"):

@@ -17,6 +17,8 @@ from marrow.core.spec import build
 from marrow.tasks.classify import Classify
 from marrow.teach.advstyle import LEARNED, AdvStyle, StylePlace
 from marrow.teach.cvrl import CVRL
+from marrow.teach.supervised import Supervised
+from marrow.teach.vrex import VREx
 
 FIRST = Clock(step=0, epoch=0, progress=0.0)
 NET = {"source": "timm:resnet10t", "args": {"img_size": 64, "channels": [8, 8, 8, 8], "stem_width": 8}}
@@ -64,6 +66,18 @@ def learned_style(rank, world):
     return {"loss": loss.detach()} | {n: p.grad for n, p in place.named_parameters()}
 
 
+def vrex(rank, world):
+    """Three domains, of which each half of the batch lacks one."""
+    torch.manual_seed(0)
+    method = VREx(Supervised(Classify(Flat(), classes=3)))
+    image, label = torch.randn(8, 1, 4, 4), torch.arange(8) % 3
+    domain = ["photo", "sketch", "sketch", "sketch", "photo", "photo", "photo", "cartoon"]
+    batch = {"image": part(image, rank, world), "label": part(label, rank, world), "domain": part(domain, rank, world)}
+    losses = method(batch, Clock(step=9, epoch=0, progress=0.9)).losses
+    sum(losses.values()).backward()
+    return {k: v.detach() for k, v in losses.items()} | {n: p.grad for n, p in method.named_parameters()}
+
+
 def beginning(rank):
     """The scales that a process begins with, from its own images, and what both go on with."""
     torch.manual_seed(0)
@@ -85,8 +99,9 @@ def _begins(method, clock):
 if __name__ == "__main__":
     folder, rank = Path(sys.argv[1]), int(os.environ["RANK"])
     if rank == 0:
-        torch.save({"cvrl": cvrl(0, 1), "learned_style": learned_style(0, 1)}, folder / "alone.pt")
+        torch.save({"cvrl": cvrl(0, 1), "learned_style": learned_style(0, 1), "vrex": vrex(0, 1)}, folder / "alone.pt")
     dist.init_process_group("gloo")
-    found = {"cvrl": cvrl(rank, 2), "learned_style": learned_style(rank, 2), "beginning": beginning(rank)}
+    found = {"cvrl": cvrl(rank, 2), "learned_style": learned_style(rank, 2), "vrex": vrex(rank, 2)}
+    found["beginning"] = beginning(rank)
     torch.save(found, folder / f"found-{rank}.pt")
     dist.destroy_process_group()

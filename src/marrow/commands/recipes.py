@@ -36,7 +36,7 @@ def run(
     artifacts = carry_out(checked, out or Path("runs") / recipe.stem, resume=resume, allow_changed=allow_changed,
                           device=device)  # fmt: skip
     rows = [{"stage": a.meta["stage"], "kind": a.kind, "metric": m.get("metric"), "value": m.get("value"),
-             "folder": str(a.path)} for a in artifacts for m in a.meta["metrics"][:1] or [{}]]  # fmt: skip
+             "folder": str(a.path)} for a in artifacts for m in a.rows[:1] or [{}]]  # fmt: skip
     print_rows(rows, json)
 
 

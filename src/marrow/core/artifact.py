@@ -70,6 +70,11 @@ class Artifact:
         content = {k: self.meta[k] for k in ("kind", "spec", "input", "labels", "files")}
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
+    @property
+    def rows(self) -> list[dict]:
+        """What was measured of it, or the rows of a report."""
+        return self._report().rows if self.kind == "report" else self.meta["metrics"]
+
     def load(self) -> Any:
         """The module (kinds backbone, task), a Table (data), a Report (report) or a Runner (runtime)."""
         if self.kind == "data":

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from typing import Any, Mapping
+from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from ..core.contracts import Probe, Report, Task
 from ..core.errors import MarrowError
 from ..core.training import evaluating
+from ..nn.by_domain import rows_by_domain, taken
 
 
 class DomainShift(Probe):
@@ -37,13 +38,10 @@ class DomainShift(Probe):
         metrics: dict[str, Any] = defaultdict(task.metric)
         with evaluating(task, engine.device), torch.inference_mode():
             for batch in engine.batches(source, task.input, task.at_once):
-                if "domain" not in batch:
-                    raise MarrowError("the images do not say which domain they are from", where="domain_shift.test",
-                                      hint="Give each source its own, such as domain: sketch.")  # fmt: skip
+                found = rows_by_domain(batch, "domain_shift.test")
                 decoded = task.decode(task(batch), batch)
-                for name in sorted(set(batch["domain"])):
-                    rows = [i for i, domain in enumerate(batch["domain"]) if domain == name]
-                    metrics[name].update(_taken(decoded, rows), _taken(batch, rows))
+                for name, rows in found.items():
+                    metrics[name].update(taken(decoded, rows), taken(batch, rows))
         if missing := sorted(set(self.seen) - set(metrics)):
             raise MarrowError(f"no image is from '{missing[0]}'; there are {', '.join(sorted(metrics))}",
                               where="domain_shift.seen")  # fmt: skip
@@ -59,8 +57,3 @@ class DomainShift(Probe):
         metric = first[unseen[0]]["metric"]
         return Report([*rows, {"metric": f"mean_{metric}", "value": sum(values) / len(values), **facts},
                        {"metric": f"worst_{metric}", "value": min(values), **facts}])  # fmt: skip
-
-
-def _taken(fields: Mapping[str, Any], rows: list[int]) -> dict[str, Any]:
-    """These rows of each field, one entry an example."""
-    return {k: v[rows] if isinstance(v, Tensor) else [v[i] for i in rows] for k, v in fields.items()}

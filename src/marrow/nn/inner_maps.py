@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple, Sequence
+from typing import Any, Callable, Mapping, NamedTuple, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -16,22 +16,32 @@ STEM = "stem"
 
 
 class InnerMap(NamedTuple):
-    """A module whose output is a map of an image."""
+    """A module whose output is a map of an image, or tokens that stand for its places."""
 
     module: str  # path from the backbone's own net
     channels: int
     places: int  # H * W
     last: bool  # (B, H, W, C), as in Swin, instead of (B, C, H, W)
+    before: int | None = None  # tokens (B, before + places, C), as in ViT: so many of them stand for no place
+
+    def changed(self, out: Tensor, change: Callable[[Tensor], Tensor]) -> Tensor:
+        """The module's output with `change` done to its map as (B, C, H, W); tokens are a map of H * W x 1."""
+        if self.before is not None:
+            apart, tokens = out[:, : self.before], out[:, self.before :]
+            return torch.cat([apart, change(tokens.mT[..., None])[..., 0].mT], 1)
+        return change(out.permute(0, 3, 1, 2)).permute(0, 2, 3, 1) if self.last else change(out)
 
 
 def inner_maps(backbone: Backbone, names: Sequence[str], where: str) -> list[InnerMap]:
     """What these modules make at the backbone's input size; found out by running it once on the meta device.
 
     "stem" is the first convolution of a net that has no module of that name. No names: the first convolution, and every
-    stage that `feature_info` of timm's nets tells; those whose maps have one place only are left out.
+    stage that `feature_info` of timm's nets tells; those whose maps have one place only are left out. Tokens are places
+    where `feature_info` tells how large the grid of a stage is, and what stands before them are class tokens and the like.
     """
     root, name, who = backbone.root, backbone.spec.get("source", type(backbone).__name__), where.partition(".")[0]
-    stages = {i["module"]: i["num_chs"] for i in getattr(root, "feature_info", None) or ()}
+    infos = {i["module"]: i for i in getattr(root, "feature_info", None) or ()}
+    stages = {module: info["num_chs"] for module, info in infos.items()}
     known = dict(root.named_modules())
     stem = next((n for n, m in known.items() if isinstance(m, nn.Conv2d)), None)
     if not names and (stem is None or not stages or stages.keys() - known.keys()):
@@ -47,6 +57,10 @@ def inner_maps(backbone: Backbone, names: Sequence[str], where: str) -> list[Inn
     found = []
     for module in dict.fromkeys(asked):
         shape = shapes.get(module, ())
+        places = _cells(infos.get(module, {}), backbone.input.size)
+        if len(shape) == 3 and shape[2] == stages.get(module) and 1 < places <= shape[1]:
+            found.append(InnerMap(module, shape[2], places, True, shape[1] - places))
+            continue
         if len(shape) != 4:
             given = f"gives {tuple(shape)}" if shape else "gives no single tensor, or is not run through"
             raise MarrowError(f"{who} needs maps (B, C, H, W) inside the backbone; '{module}' of {name} {given}",
@@ -63,6 +77,12 @@ def inner_maps(backbone: Backbone, names: Sequence[str], where: str) -> list[Inn
                               f"{backbone.input.size[0]} x {backbone.input.size[1]} pixels", where=where,
                               hint="Leave it out, or give the backbone a larger img_size.")  # fmt: skip
     return found
+
+
+def _cells(info: Mapping[str, Any], size: tuple[int, int]) -> int:
+    """How many cells the grid of a stage has; 0 where that is not told."""
+    reduction = info.get("reduction") or 0
+    return (size[0] // reduction) * (size[1] // reduction) if isinstance(reduction, int) and reduction else 0
 
 
 def _channels_last(shape: Sequence[int], channels: int) -> bool:

@@ -100,7 +100,8 @@ class AdvStyle(Method):
     style: "advstyle" learns the scales; "direction" learns which way over the channels, with the batch's intensity;
     "random" draws that way anew, the control for the learning. "dsu", "mixstyle" and "efdmix" act in half of the steps.
     at: modules of the backbone's net; "stem" is its first convolution. Empty: that and all stages of its `feature_info`
-    whose maps have more than one place. The paper's places in a ResNet are conv1, maxpool, layer1 to layer4.
+    whose maps have more than one place. The paper's places in a ResNet are conv1, maxpool, layer1 to layer4. The blocks of
+    a ViT count as stages: the style of a channel is then that over the patch tokens, which the paper does not try.
     crop, pad, flip: the view, as in `supervised`.
 
     Deviation: where a place's scales were not used in a step their gradient is zero instead of none, as in older versions
@@ -191,4 +192,4 @@ def _restyle(
     module: nn.Module, args: Any, out: Tensor, *, place: StylePlace, branch: str, found: InnerMap, left: set[str]
 ) -> Tensor:
     left.discard(found.module)
-    return place(out.permute(0, 3, 1, 2), branch).permute(0, 2, 3, 1) if found.last else place(out, branch)
+    return found.changed(out, partial(place, branch=branch))

@@ -13,6 +13,7 @@ from torch.nn import functional as F
 
 from ..core.contracts import Clock, Method, Step, Task, stem_of
 from ..core.errors import MarrowError
+from ..core.inner_method import asks_a_teacher, check_asks, check_inner
 from ..core.table import Table
 from ..nn.nested import check_sizes, nested_sizes
 from ..tasks.classify import Classify
@@ -66,7 +67,7 @@ class Matryoshka(Method):
         sizes_per_step: int = 0,
     ):
         super().__init__()
-        check_inner(inner)
+        check_inner(inner, "matryoshka")
         self.inner, self.per_sample = inner, inner.per_sample
         self.nested = nest(inner, tuple(sizes), tied)
         self.sizes: tuple[int, ...] = getattr(inner, self.nested).sizes if self.nested else tuple(sizes)
@@ -105,9 +106,7 @@ class Matryoshka(Method):
         return shortened(z, size)
 
     def targets(self, batch: Mapping[str, Any]) -> dict[str, Tensor]:
-        if not asks_a_teacher(self.inner):
-            raise MarrowError(f"{stem_of(type(self.inner))} asks no frozen teacher, so there is nothing to store",
-                              where="matryoshka", hint="Leave cached_views out.")  # fmt: skip
+        check_asks(self.inner, "matryoshka")
         return self.inner.targets(batch)
 
     def groups(self) -> dict[str, list[nn.Parameter]]:
@@ -121,24 +120,6 @@ class Matryoshka(Method):
 
     def product(self) -> nn.Module | Table:
         return self.inner.product()
-
-
-def asks_a_teacher(method: Method) -> bool:
-    return type(method).targets is not Method.targets
-
-
-def check_inner(inner: Method) -> None:
-    """Raise unless the method's step is its `score` of what it embeds, from one stream, by one optimiser.
-
-    Whatever that stream is called, the stage's own is 'train'.
-    """
-    stem = stem_of(type(inner))
-    if "embedding-loss" not in inner.gives:
-        raise MarrowError(f"{stem} gives no 'embedding-loss': its loss is not one of embeddings that could be cut",
-                          where="matryoshka.inner", hint="supervised, ssld and cvrl give one.")  # fmt: skip
-    if len(inner.streams) != 1 or inner.players != ("main",) or type(inner).fit is not Method.fit:
-        raise MarrowError(f"{stem} is no method of one stream and one optimiser, as matryoshka wraps them",
-                          where="matryoshka.inner")  # fmt: skip
 
 
 def nest(inner: Method, sizes: tuple[int, ...], tied: bool) -> str:
