@@ -30,7 +30,7 @@ def arm(leakage: str, null_weight: float) -> dict:
     codes = {"teach": "sepclr", "name": "codes", "common": NET, "salient": NET, "data": TRAIN,
              "args": {"dim": 16, "salient_dim": 16, "leakage": leakage, "salient_weight": 10.0, "null_weight": null_weight,
                       "joint_weight": 10.0, "crop": [0.6, 1.0], "flip": False},
-             "optim": {"adam": {"lr": 1e-3}, "schedule": "cosine", "warmup_percent": 5}, "steps": 400}  # fmt: skip
+             "optim": {"adam": {"lr": 2e-3}, "schedule": "cosine", "warmup_percent": 5}, "steps": 400}  # fmt: skip
     parts = {role: {"stage": "codes", "part": role} for role in ("common", "salient")}
     return {"seed": 0, "stages": [codes, {"examine": "separation", "name": "separation", **parts, "data": PROBE}]}
 
@@ -55,5 +55,7 @@ CLAIM = Claim(
     full_scale="recipes/sepclr.full.yaml",
     unlike="Separation is (salient digit from the salient code - from the common one) + (upright digit from the common code - "
     "from the salient one), at most 2. The paper's common pattern is a photo; here both are digits, which only their direction "
-    "tells apart. 400 steps, 25 passes, where the paper has 250; weights of 10, 100 and 10, not 1000, 1000 and 10.",
+    "tells apart. 400 steps, 25 passes, where the paper has 250; weights of 10, 100 and 10, not 1000, 1000 and 10. The "
+    "learning rate was found for both arms with 150 steps, one seed and other training pictures: joint entropy 0.051 and 0.087, "
+    "without it -0.053 and -0.013 at 1e-3 and 2e-3.",
 )

@@ -3,10 +3,13 @@
 import json
 
 import pytest
+import yaml
 
 from marrow import claims
+from marrow.core.claim import drawn
 from marrow.core.errors import MarrowError
 from marrow.core.recipe import Recipe
+from marrow.core.static_check import check_static
 from marrow.run import run
 
 MEASURED = {"arm": "method", "seed": 1, "value": 0.5, "n": 100, "minutes": 0.1, "device": "cpu"}
@@ -39,6 +42,17 @@ def test_a_damaged_result_is_named(tmp_path, text):
 def test_the_committed_results_are_read():
     rows = claims.ledger()
     assert rows and all(isinstance(row["system"], str) and row["verdict"] for row in rows)
+
+
+@pytest.mark.parametrize("name", claims.known())
+def test_every_arm_is_a_recipe_that_the_house_accepts(name):
+    """But for data that is not here."""
+    claim = claims.statement(name)
+    for arm, stages in claim.arms.items():
+        recipe = Recipe.from_dict({**drawn(stages, 0), "seed": 0})
+        problems = [p for p in check_static(recipe) if "no file" not in p]
+        assert not problems, f"{arm}: {problems}"
+        assert Recipe.from_dict(yaml.safe_load(recipe.to_yaml())) == recipe
 
 
 def test_stages_with_which_two_arms_begin_alike_are_run_once(tmp_path):

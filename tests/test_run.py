@@ -4,8 +4,11 @@ import pytest
 import yaml
 
 import marrow
+from marrow.core.engine import Engine
 from marrow.core.errors import MarrowError
+from marrow.core.loader import Data
 from marrow.data import open_source
+from marrow.examine.adaptive_classification import AdaptiveClassification
 from marrow.run import evaluate, examine, run
 from marrow.run_folder import data_folders
 
@@ -148,3 +151,17 @@ def test_a_probe_that_compares_splits_takes_them_itself(done, tmp_path):
         examine("knn", backbone, {"images": "digits", "split": "test"})
     with pytest.raises(MarrowError, match="knn_agreement compares 2 models .student, teacher."):
         examine("knn_agreement", backbone, {"images": "digits"})
+
+
+def test_a_probe_whose_streams_are_no_splits_says_which_it_takes(tmp_path):
+    net = marrow.backbone(NARROW["backbone"], **{k: v for k, v in NARROW.items() if k != "backbone"})
+    task = marrow.task("nested_classify", backbone=net, classes=10, sizes=(4, 16)).eval()
+    made = tmp_path / "nested"
+    marrow.save(made, task)
+    streams = {"thresholds": {"images": "digits", "split": "val"}, "test": {"images": "digits", "split": "test"}}
+    wanted = AdaptiveClassification().run(
+        {"model": task}, Data({k: open_source(v) for k, v in streams.items()}), Engine()
+    )
+    assert examine("adaptive_classification", made, {"images": "digits"}).rows == wanted.rows
+    with pytest.raises(MarrowError, match="adaptive_classification compares the splits val and test"):
+        examine("adaptive_classification", made, {"images": "digits", "split": "test"})

@@ -20,6 +20,7 @@ from .core.recipe import Recipe, Stage, read
 from .core.static_check import check_static
 from .data import open_source
 from .run_folder import RunFolder
+from .stage_labels import different
 from .stages import carry_out, key, open_data, together
 
 
@@ -117,9 +118,8 @@ def evaluate(artifact: Artifact | Path | str, source: Mapping[str, Any], *, devi
         raise MarrowError("these images have no labels, so nothing can be measured", where="--data")
     labels = artifact.meta["labels"]
     classes = opened.mask_classes if "mask" in model.fields else opened.classes
-    if labels and classes and list(classes) != labels:
-        raise MarrowError(f"the data's classes ({', '.join(classes[:5])}, ...) are not the model's "
-                          f"({', '.join(labels[:5])}, ...)", where="--data")  # fmt: skip
+    if labels and classes and not model.open_classes and (found := different(labels, list(classes))):
+        raise MarrowError(f"the data's classes are not the model's: {found}", where="--data")
     return Engine(device=device).evaluate(model, opened)
 
 
@@ -140,7 +140,7 @@ def export(artifact: Artifact | Path | str, format: str, out: Path | str, *, dat
 
 
 def examine(stem: str, artifact: Artifact | Path | str, data: Mapping[str, Any] | None = None) -> Any:
-    """The Report of a probe on one artifact. A probe that compares streams, train with test, gets those splits of `data`."""
+    """The Report of a probe on one artifact. A probe of several streams, train and test, gets a split of `data` for each."""
     artifact = artifact if isinstance(artifact, Artifact) else Artifact.open(artifact)
     cls = contract_class("examine", stem, "PROBE")
     if len(cls.needs) > 1:
@@ -148,10 +148,13 @@ def examine(stem: str, artifact: Artifact | Path | str, data: Mapping[str, Any] 
                           where="examine")  # fmt: skip
     if cls.streams and data is None:
         raise MarrowError(f"{cls.__name__} reads {', '.join(cls.streams)}", where="--data")
-    parts: dict[str, dict[str, Any]] = {stream: {"split": stream} for stream in cls.streams if len(cls.streams) > 1}
-    if parts and "split" in (data or {}):
-        raise MarrowError(f"{stem} compares the splits {' and '.join(parts)}, so none is chosen", where="--split")
-    streams = {stream: open_source({**(data or {}), **parts.get(stream, {})}, "--data") for stream in cls.streams}
+    splits = {s: cls.splits.get(s, s) for s in cls.streams} if len(cls.streams) > 1 else {}
+    if splits and "split" in (data or {}):
+        raise MarrowError(
+            f"{stem} compares the splits {' and '.join(splits.values())}, so none is chosen", where="--split"
+        )
+    chosen = {stream: {"split": splits[stream]} if splits else {} for stream in cls.streams}
+    streams = {stream: open_source({**(data or {}), **split}, "--data") for stream, split in chosen.items()}
     return cls().run({next(iter(cls.needs)): artifact.load()}, Data(streams), Engine())
 
 

@@ -15,22 +15,21 @@ import torch.distributed as dist
 from .core import artifact
 from .core.artifact import Artifact
 from .core.catalogue import contract_class
-from .core.contracts import Method, Task
+from .core.contracts import Task
 from .core.engine import Engine
 from .core.errors import MarrowError
 from .core.exact import preserved
 from .core.loader import Data
 from .core.models import resolve
 from .core.recipe import Stage
-from .core.source import Source
 from .core.spec import cut
 from .core.versions import versions
 from .core.watch import Watch
 from .data import open_sources
-from .data.check import check_labelled
 from .data.masks import check_masks
 from .ship import card
 from .ship.licences import chain
+from .stage_labels import check_learned, check_measured, sources
 
 Stages = Mapping[int | str, Artifact]
 
@@ -55,7 +54,7 @@ def key(stage: Stage, data: Data, done: Stages, seed: int) -> str:
     text = json.dumps([_with_hashes(stage.to_dict(), done), seed], sort_keys=True, default=str)
     parts = {
         "recipe": hashlib.sha256(text.encode()).hexdigest(),
-        **{f"data.{name}": source.fingerprint() for name, source in _sources(data)},
+        **{f"data.{name}": source.fingerprint() for name, source in sources(data)},
         "marrow": versions()["marrow"],
     }
     return "\n".join(f"{name} {value}" for name, value in parts.items())
@@ -72,9 +71,12 @@ def carry_out(
         with preserved():  # the method's own weights are drawn after it
             others = resolved(stage.probe, made, data.watch.where)
         data = dataclasses.replace(data, watch=dataclasses.replace(data.watch, models=others))
-    _fit_labels(models, data, where, learns=stage.verb == "teach")
     if stage.verb == "teach":
         _fit_masks(models, data, where, engine)
+    elif stage.verb == "examine":
+        check_measured(models, data, where, contract_class("examine", stage.stem).hears_answers)
+    else:
+        check_measured(models, data, where)
     product, fill = VERBS[stage.verb](stage, models, data, engine, where)
     labels = _labels(product, models, data)
     if isinstance(product, Task):
@@ -106,6 +108,15 @@ def together() -> None:
 
 def _teach(stage: Stage, models: dict, data: Data, engine: Engine, where: str) -> tuple[Any, None]:
     method = contract_class("teach", stage.stem)(**models, **stage.args)
+    ignored = check_learned(method, models, data, where)
+    if data.watch:
+        check_measured(models, data.watch.data, data.watch.where, data.watch.probe.hears_answers)
+    remarks = method.remarks(data)
+    if ignored:
+        remarks.append(f"{stage.stem} does not use labels; those of {' and '.join(ignored)} are ignored")
+    if engine.progress:
+        for sentence in remarks:
+            engine.progress.say(sentence)
     method.fit(engine, data)
     return method.product(), None
 
@@ -142,33 +153,10 @@ def public(value: Any) -> Any:
     return [public(v) for v in value] if isinstance(value, (list, tuple)) else value
 
 
-def _sources(data: Data) -> Iterator[tuple[str, Source]]:
-    yield from data.streams.items()
-    if data.val is not None:
-        yield "val", data.val
-
-
-def _fit_labels(models: Mapping[str, Any], data: Data, where: str, learns: bool) -> None:
-    """Labelled data must have the classes that a task of the stage was built for."""
-    for name, source in _sources(data):
-        if source.classes is None or not len(source) or source.label(0) is None:
-            continue
-        if learns and name in data.streams:
-            check_labelled(source, f"{where}.data.{name}")
-        tasks = {role: getattr(m, "classes", None) for role, given in models.items()
-                 for m in (given.children() if isinstance(given, Method) else [given])
-                 if isinstance(m, Task) and "mask" not in m.fields}  # fmt: skip
-        counts = {role: count for role, count in tasks.items() if count}
-        if counts and len(source.classes) not in counts.values():
-            role, count = next(iter(counts.items()))
-            raise MarrowError(f"{role} has {count} classes, the data has {len(source.classes)}",
-                              where=f"{where}.data.{name}")  # fmt: skip
-
-
 def _fit_masks(models: Mapping[str, Any], data: Data, where: str, engine: Engine) -> None:
     """Masks must have the size of their images and ids of the classes that a task of the stage was built for."""
     counts = {m.classes for m in models.values() if isinstance(m, Task) and "mask" in m.fields}
-    for name, source in _sources(data) if counts else ():
+    for name, source in sources(data) if counts else ():
         if source.stored_mask(0) is not None:
             check_masks(source, max(counts), f"{where}.data.{name}", engine)
         elif name == "val":
@@ -179,11 +167,11 @@ def _fit_masks(models: Mapping[str, Any], data: Data, where: str, engine: Engine
 def _labels(product: Any, models: Mapping[str, Any], data: Data) -> list[str] | None:
     """Class names: those it was trained on, else the model's own, else the data's, else those of another model."""
     if any(isinstance(m, Task) and "mask" in m.fields for m in (product, *models.values())):
-        names = [s.mask_classes for _, s in _sources(data)]
+        names = [s.mask_classes for _, s in sources(data)]
         named = [*names, getattr(product, "labels", None), *(getattr(m, "labels", None) for m in models.values())]
         return next((list(n) for n in named if n), None)
     taught = [s.classes for s in data.streams.values() if len(s) and s.label(0) is not None]
-    named = [*taught, getattr(product, "labels", None), *(s.classes for _, s in _sources(data))]
+    named = [*taught, getattr(product, "labels", None), *(s.classes for _, s in sources(data))]
     named += [getattr(m, "labels", None) for m in models.values()]
     return next((list(n) for n in named if n), None)
 

@@ -37,12 +37,13 @@ def test_its_spec_builds_it_again(edit):
     torch.testing.assert_close(out.pooled, net(clips().float() / 255).pooled)
 
 
+@pytest.mark.parametrize("of", [SMALL, {**SMALL, "output_stride": 16}, {**SMALL, "in_chans": 1}])
 @pytest.mark.parametrize("edit", ["inflate", "over_frames"])
-def test_a_clip_that_stands_still_is_its_picture(edit):
+def test_a_clip_that_stands_still_is_its_picture(edit, of):
     torch.manual_seed(0)
-    picture = resolve(SMALL, {}, "net").eval()
+    picture = resolve(of, {}, "net").eval()
     still = clips(2, 1)
-    torch.testing.assert_close(clip_net(edit)(still.expand(-1, 4, -1, -1, -1)).pooled, picture(still[:, 0]).pooled)
+    torch.testing.assert_close(clip_net(edit, of)(still.expand(-1, 4, -1, -1, -1)).pooled, picture(still[:, 0]).pooled)
 
 
 def test_only_an_inflated_net_can_tell_the_order_of_frames():

@@ -67,3 +67,14 @@ def test_an_edit_is_json_and_works_on_the_meta_device(stem):
         model = build(real.spec)
     wanted = {k: v.shape for k, v in saved_weights(real).items()}
     assert {k: v.shape for k, v in saved_weights(model).items()} == wanted
+
+
+def test_what_goes_by_shapes_is_planned_without_weights():
+    names = [stem for stem in stems("shrink") if contract_class("shrink", stem).by_shape]
+    assert names and not any(contract_class("shrink", stem).streams for stem in names)
+    for stem, name in ((s, b) for s, b in PAIRS if s in names):
+        cls = contract_class("shrink", stem)
+        shrinker, models = cls(**pieces.plain_arguments(cls)), pieces.planned_models(cls, on=name)
+        if (real := shrunk(stem, name)) is not None:
+            planned = shrinker.plan({role: model.to("meta") for role, model in models.items()}, None, None)
+            assert planned.weights is None and to_json(planned.edit) == real.spec["values"]

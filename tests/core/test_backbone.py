@@ -40,6 +40,23 @@ def test_what_a_net_gives_is_what_running_it_gives(name):
     assert (out.tokens is not None) == ("tokens" in words)
 
 
+def test_a_net_of_one_channel_sees_colours_as_grey():
+    backbone = TimmBackbone.create("resnet10t", img_size=32, in_chans=1, **SMALL).eval()
+    assert len(backbone.input.mean) == len(backbone.input.std) == backbone.input.channels == 1
+    x = torch.rand(2, 3, 32, 32)
+    grey = 0.2989 * x[:, :1] + 0.587 * x[:, 1:2] + 0.114 * x[:, 2:]
+    with torch.no_grad():
+        torch.testing.assert_close(backbone(x).pooled, backbone(grey).pooled)
+        torch.testing.assert_close(backbone((255 * x).to(torch.uint8)).pooled, backbone(grey).pooled, rtol=0.1, atol=0.05)
+
+
+def test_means_for_other_channels_are_refused():
+    with pytest.raises(MarrowError, match="backbone.mean: 3 numbers for a net that takes 2 channels"):
+        TimmBackbone.create("resnet10t", in_chans=2, **SMALL)
+    with pytest.raises(MarrowError, match="backbone.std: 1 numbers for a net that takes 3 channels"):
+        TimmBackbone.create("resnet10t", std=(0.5,), **SMALL)
+
+
 def test_bytes_and_unit_floats_are_the_same_picture():
     backbone = TimmBackbone.create("resnet18", img_size=32).eval()
     x = torch.randint(0, 256, (1, 3, 32, 32), dtype=torch.uint8)

@@ -10,7 +10,7 @@ from marrow.core.models import backbone, resolve, task
 from marrow.core.recipe import Recipe, override
 from marrow.core.static_check import check_static
 
-TINY = {"backbone": "resnet10t", "img_size": 32, "channels": [8, 16, 24, 32], "stem_width": 8}
+TINY = {"backbone": "resnet10t", "img_size": 32, "channels": [8, 16, 24, 32], "stem_width": 8, "layers": [1, 1, 2, 1]}
 TASK = {"task": "classify", "backbone": TINY, "classes": 10}
 DATA = {"train": [{"images": "digits"}], "batch": 16}
 GOOD = {
@@ -37,8 +37,11 @@ def test_a_good_recipe_gives_a_row_for_each_model():
         ("teacher", "task"), ("1-ssld", "student"), ("1-ssld", "teacher"), ("2-drop_blocks", "model"),
         ("3-ssld", "student"), ("3-ssld", "teacher"),
     ]  # fmt: skip
-    assert {r["model"] for r in rows} == {"classify(resnet10t)"}
-    assert len({(r["params"], r["macs"], r["bytes"]) for r in rows}) == 1
+    *whole, cut, teacher = rows
+    assert {r["model"] for r in (*whole, teacher)} == {"classify(resnet10t)"}
+    assert len({(r["params"], r["macs"], r["bytes"]) for r in (*whole, teacher)}) == 1
+    assert cut["model"] == "drop_blocks(classify(resnet10t))"
+    assert all(cut[fact] < teacher[fact] for fact in ("params", "macs", "bytes"))
 
 
 @pytest.mark.parametrize(
@@ -53,6 +56,7 @@ def test_a_good_recipe_gives_a_row_for_each_model():
         ("stages.0.task.classes", 1, "stages[0].task: classify.classes: 1 classes cannot be told apart"),
         ("stages.1.student.classes", 7, "stages[1]: teacher has 10 outputs, student 7"),
         ("stages.1.args", {"temperature": -1}, "stages[1].args.temperature: -1 is not a positive number"),
+        ("stages.0.args.crop", [0.0, 1.0], "stages[0].args.crop: (0.0, 1.0) is not a range of shares"),
         ("stages.0.cached_views", 2, "stages[0].cached_views: Supervised asks no frozen teacher, so there is nothing to store"),
         ("stages.1.teacher", {"stage": 0, "part": "hed"}, "stages[1].teacher.part: Classify has no part 'hed'; did you mean"),
         ("stages.1.teacher", {"stage": 0, "part": "backbone"},
@@ -74,10 +78,63 @@ def test_one_problem_one_sentence(path, value, sentence):
     ({"examine": "few_shot", "model": {"stage": 0}, "args": {"ways": 1}, "data": {"test": [{"images": "digits"}]}},
      "stages[4].args.ways: 1 classes cannot be told apart"),
     ({"shrink": "prune", "model": {"stage": 0}, "args": {"ratio": 1.5}}, "stages[4].args.ratio: "),
+    ({"shrink": "drop_blocks", "model": {"stage": 2}},
+     "stages[4].args.stage: no stage 'layer3' with more than one block; known: conv1"),
+    ({"shrink": "drop_blocks", "model": {"stage": 0}, "args": {"stage": "conv1"}},
+     "stages[4].args.stage: without the last 1 blocks of 'conv1' what follows no longer fits"),
 ])  # fmt: skip
 def test_what_a_probe_or_a_shrinker_refuses_is_known_before_any_training(stage, sentence):
     problems, _ = check_fit(Recipe.from_dict({**GOOD, "stages": [*GOOD["stages"], stage]}))
     assert len(problems) == 1 and problems[0].startswith(sentence), problems
+
+
+NESTED = {
+    "teach": "matryoshka",
+    "name": "nested",
+    "inner": {"teach": "supervised", "task": TASK},
+    "data": DATA,
+    "steps": 2,
+}
+STREAMS = {"thresholds": [{"images": "digits", "split": "val"}], "test": [{"images": "digits", "split": "test"}]}
+
+
+def cut(size, of="nested"):
+    return {"shrink": "nested_size", "model": {"stage": of}, "args": {"size": size}}
+
+
+@pytest.mark.parametrize("size", [9, 64, 0, -1])
+def test_a_size_that_no_training_can_bring_is_refused_before_it(size):
+    recipe = {"seed": 0, "stages": [{**NESTED, "args": {"sizes": [8, 32]}}, cut(size)]}
+    said = f"stages[1].args.size: size {size} was not trained; "
+    assert check_static(recipe) == [] and check_fit(Recipe.from_dict(recipe))[0] == [f"{said}one of 8, 32 fits"]
+    tied = {"seed": 0, "stages": [{**NESTED, "args": {"sizes": [8, 32], "tied": True}}, cut(size)]}
+    assert check_fit(Recipe.from_dict(tied))[0] == ([f"{said}a size from 8 to 32 fits"] if size != 9 else [])
+
+
+@pytest.mark.parametrize("after", [
+    {**cut(8, of="eight"), "name": "after"},
+    {"examine": "adaptive_classification", "name": "after", "model": {"stage": "eight"}, "data": STREAMS},
+])  # fmt: skip
+def test_a_cut_model_is_nested_no_more(after):
+    problems, _ = check_fit(Recipe.from_dict({"seed": 0, "stages": [NESTED, {**cut(8), "name": "eight"}, after]}))
+    stem = after.get("shrink") or after["examine"]
+    assert problems == [f"stages[2].model: {stem} needs 'nested' from model; nested_size(nested_classify(resnet10t)) gives "
+                        "logits, maps, pooled, relu. Try what matryoshka trained."]  # fmt: skip
+
+
+def test_the_cost_of_what_is_shipped_is_that_of_the_cut_model():
+    file = {"ship": "onnx", "name": "file", "model": {"stage": 1}, "data": {"parity": [{"images": "digits"}]}}
+    problems, rows = check_fit(Recipe.from_dict({"seed": 0, "stages": [NESTED, cut(8), file]}))
+    assert problems == []
+    whole, shipped = (next(r for r in rows if r["verb"] == verb) for verb in ("shrink", "ship"))
+    assert whole["params"] - shipped["params"] == (32 + 1) * 10 + (16 + 1) * 10  # heads of 8, 16, 32 became one of 8
+
+
+def test_what_only_a_run_tells_is_stood_for_by_the_model_it_starts_from():
+    pruned = {"shrink": "prune", "name": "narrow", "model": {"stage": 0}}
+    after = {"shrink": "drop_blocks", "model": {"stage": "narrow"}}
+    problems, rows = check_fit(Recipe.from_dict({"seed": 0, "stages": [GOOD["stages"][0], pruned, after]}))
+    assert problems == [] and rows[1]["params"] == rows[2]["params"]
 
 
 @pytest.mark.parametrize("net", [
@@ -164,3 +221,13 @@ def fit_all(values):
     values = override(GOOD, values)
     assert check_static(values) == []
     return check_fit(Recipe.from_dict(values))[0]
+
+
+def test_beginnings_of_concatenated_backbones_are_no_embeddings():
+    members = {"edit": "cat", "of": [{"stage": n, "part": "backbone"} for n in ("one", "other")]}
+    whole = {"task": "embed", "backbone": members, "sizes": [8, 32]}
+    stages = [{**NESTED, "name": "one"}, {**NESTED, "name": "other", "seed": 1}, {**cut(8), "model": whole}]
+    assert check_fit(Recipe.from_dict({"seed": 0, "stages": stages}))[0] == [
+        "stages[2].model: embed.sizes: the first features of concatenated backbones are those of the first member alone. "
+        "Leave sizes out, or name them for one member."
+    ]

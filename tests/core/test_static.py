@@ -115,7 +115,7 @@ def test_a_good_recipe_has_no_problems():
         ("stages.0.data.train.0.fraction", 2,
          "stages[0].data.train[0].fraction: a number above 0 and up to 1 is needed, got 2"),
         ("stages.0.data.train.0.only", "cat", "stages[0].data.train[0].only: a list of class names is needed, got 'cat'"),
-        ("stages.0.data.train.0.group", "(", "stages[0].data.train[0].group: a regular expression of at most 1000 characters is needed, got '('"),
+        ("stages.0.data.train.0.group", "(", "stages[0].data.train[0].group: '(' is no regular expression: missing ), unterminated subpattern at position 0"),
         ("stages.0.data.train.0.classes", ["a", "a"],
          "stages[0].data.train[0].classes: a list of distinct class names is needed, got ['a', 'a']"),
         ("stages.0.data.train.0.without", [{"images": "digit"}],

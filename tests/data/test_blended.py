@@ -3,6 +3,7 @@ import torch
 
 from marrow.core.errors import MarrowError
 from marrow.data import open_source
+from marrow.data.combine import Joined, Subset
 
 SOME = {"images": "digits", "split": "val"}
 
@@ -18,6 +19,33 @@ def test_a_picture_and_its_partner_are_averaged_and_the_label_stays():
     assert torch.equal(blended.undecoded(5)["image"], blended[5]["image"]) and blended.stored(5) is None
     partners = {blended.partner(i) for i in range(len(blended))}
     assert len(partners) > len(other) / 3
+
+
+def test_what_lies_underneath_is_known_through_all_that_is_made_of_it():
+    base = open_source(SOME)
+    for keys in ({"blend": "black"}, {"blend": SOME}, {"blend": SOME, "turned": 1, "labels": False, "domain": "a"}):
+        blended = open_source(SOME | keys)
+        assert [blended.underneath(i) for i in range(9)] == [base.fraction(i) for i in range(9)]
+        assert blended.fraction(0) != base.fraction(0)
+    joined = Joined([Subset(open_source(SOME | {"blend": "black"}), [5]), base])
+    assert [joined.underneath(i) for i in range(2)] == [base.fraction(5), base.fraction(0)]
+
+
+def test_a_picture_is_left_out_where_others_lie_over_it_too():
+    low = SOME | {"hash": [0.0, 0.5]}
+    for other in (low, low | {"blend": "black"}, low | {"blend": SOME}):
+        assert len(open_source(SOME | {"without": [other]})) == len(open_source(SOME | {"hash": [0.5, 1.0]}))
+
+
+def test_pictures_and_videos_are_not_laid_over_each_other():
+    videos = {"images": "moving_digits", "split": "val"}
+    for base, other, words in (
+        (SOME, videos, "is a picture and 'moving_digits/.*' a video of .* frames"),
+        (videos, SOME, "is a video of .* frames and 'digits/.*' a picture"),
+    ):
+        with pytest.raises(MarrowError, match=f"^data.blend: '.*' {words}, which cannot be blended"):
+            open_source({**base, "blend": other})[0]
+    assert open_source({**videos, "blend": videos})[0]["image"].ndim == 4
 
 
 def test_black_halves_a_picture():

@@ -6,6 +6,8 @@ from marrow.core.engine import Engine
 from marrow.core.errors import MarrowError
 from marrow.core.loader import Data
 from marrow.core.source import Source
+from marrow.data.combine import Joined, Subset
+from marrow.data.domains import OfDomain
 from marrow.examine.separation import Separation
 
 
@@ -34,19 +36,32 @@ class Pairs(Source):
     def __getitem__(self, index: int) -> dict:
         pair = index % 2, int(index % 4 == 3)
         label = {} if self.labels is None else {"label": pair[self.labels]}
-        return {"image": 255 * torch.tensor(pair, dtype=torch.uint8).view(1, 1, 2), **label}
+        return {"image": torch.tensor([255 * pair[0], 100 + 155 * pair[1]], dtype=torch.uint8).view(1, 1, 2), **label}
 
     def label(self, index: int) -> int | None:
         return self[index].get("label")
 
 
-def rows(common: Backbone, salient: Backbone) -> dict[str, dict]:
-    streams = {
+class Dark(Pairs):
+    """The second pixel is darker than in any of the others, and the labels are the other way round."""
+
+    def __getitem__(self, index: int) -> dict:
+        image = torch.tensor([255 * (index % 2), 0], dtype=torch.uint8).view(1, 1, 2)
+        return {"image": image, "label": 1 - index % 2}
+
+
+def rows(common: Backbone, salient: Backbone, background: str | None = None, dark: int = 0) -> dict[str, dict]:
+    streams: dict[str, Source] = {
         f"{kind}_{part}": Pairs(number)
         for number, kind in enumerate(("common", "salient"))
         for part in ("train", "test")
     }
-    report = Separation().run({"common": common, "salient": salient}, Data(streams), Engine(device="cpu"))
+    if dark:
+        for name in ("common_train", "common_test"):
+            healthy = Subset(Dark(0), range(dark))
+            streams[name] = Joined([OfDomain(healthy, "healthy"), OfDomain(streams[name], "ill")])
+    models = {"common": common, "salient": salient}
+    report = Separation(background=background).run(models, Data(streams), Engine(device="cpu"))
     return {row["metric"]: row for row in report.rows}
 
 
@@ -59,6 +74,23 @@ def test_codes_that_are_apart_and_codes_that_leak():
     assert found["separation"]["value"] == pytest.approx(0.5)
     assert rows(Pixel(0, 1), Pixel(0, 1))["separation"]["value"] == pytest.approx(0.0)
     assert rows(Pixel(1), Pixel(0))["separation"]["value"] == pytest.approx(-0.5)
+
+
+def test_which_set_a_picture_is_from_is_read_from_each_code():
+    plain, found = rows(Pixel(0), Pixel(1)), rows(Pixel(0), Pixel(1), "healthy", dark=20)
+    assert found["salient_tells_set"] == {"metric": "salient_tells_set", "value": 1.0, "n": 60, "chance": 2 / 3}
+    assert found["common_tells_set"] == {"metric": "common_tells_set", "value": 2 / 3, "n": 60, "chance": 2 / 3}
+    assert {name: found[name] for name in plain} == plain and len(found) == len(plain) + 2
+    swapped = rows(Pixel(1), Pixel(0), "healthy", dark=20)
+    assert swapped["common_tells_set"]["value"] == 1.0 and swapped["salient_tells_set"]["value"] == 2 / 3
+
+
+def test_the_domain_of_backgrounds_is_one_of_several():
+    with pytest.raises(MarrowError, match="^separation.common_train: the images do not say which domain they are from"):
+        rows(Pixel(0), Pixel(1), "healthy")
+    with pytest.raises(MarrowError, match="^separation.background: the pictures of 'common_train' are of the domains healthy, "
+                       "ill; 'well' and another are needed"):  # fmt: skip
+        rows(Pixel(0), Pixel(1), "well", dark=20)
 
 
 def test_labels_are_needed():

@@ -14,6 +14,7 @@ from marrow.core.table import Table
 from marrow.data.folder import ImageFolder
 from marrow.ship.onnx import Onnx
 from marrow.ship.predict import predict
+from marrow.tasks.classify import Classify
 
 NET = {"source": "timm:resnet10t", "args": {"channels": [8, 16, 24, 32], "stem_width": 8, "img_size": 32}}
 NAMES = ["red", "green", "blue", "grey", "black", "white", "none"]
@@ -94,12 +95,36 @@ def test_without_names_classes_are_numbers(images, tmp_path):
     assert {t["label"] for t in row["top"]} == {"0", "1", "2"}
 
 
+@pytest.mark.parametrize("kind", ["task", "runtime"])
+def test_of_nested_sizes_the_largest_answers(images, tmp_path, kind):
+    torch.manual_seed(0)
+    nested = build({"task": "nested_classify", "backbone": NET, "classes": 7, "sizes": [8, 32]}).eval()
+    for parameter in nested.head.parameters():
+        torch.nn.init.normal_(parameter)
+    plain = Classify(nested.backbone, classes=7).eval()
+    plain.head = nested.head.at(32)
+    nested.labels = plain.labels = NAMES
+    wanted, facts = predict(artifact.save(tmp_path / "plain", plain), [images]), {}
+
+    def fill(folder):
+        data = Data({"parity": ImageFolder(images, "images", labelled=False)})
+        facts.update(Onnx().export({"model": nested}, data, Engine(device="cpu"), folder))
+
+    made = nested if kind == "task" else facts
+    saved = artifact.save(tmp_path / "nested", made, labels=NAMES, fill=fill if kind == "runtime" else None)
+    for row, other in zip(predict(saved, [images]), wanted, strict=True):
+        assert (row["file"], row["label"]) == (other["file"], other["label"])
+        assert row["probability"] == pytest.approx(other["probability"], abs=1e-4)
+
+
 def test_what_names_no_classes_is_refused(images, tmp_path):
     backbone = artifact.save(tmp_path / "net", build(NET))
     with pytest.raises(MarrowError, match="a backbone artifact does not name classes"):
         predict(backbone, [images])
     with pytest.raises(MarrowError, match="a data artifact"):
         predict(artifact.save(tmp_path / "table", Table({"index": torch.arange(3)})), [images])
+    with pytest.raises(MarrowError, match="predict names classes; this model does 'embed'"):
+        predict(artifact.save(tmp_path / "embed", build({"task": "embed", "backbone": NET})), [images])
     with pytest.raises(MarrowError, match="no artifact here"):
         predict(tmp_path, [images])
 

@@ -113,3 +113,8 @@ def test_blocks_that_what_follows_depends_on_are_refused():
         DropBlocks(stage="blocks", count=1).plan({"model": backbone("efficientnet_b0")}, None, None)
     with pytest.raises(MarrowError, match="neither a backbone nor a task"):
         DropBlocks(stage="0").plan({"model": nn.Sequential(nn.Linear(2, 2))}, None, None)
+
+
+def test_what_the_rest_gives_is_found_out_anew():
+    net = dropped(Classify(backbone("cifar_resnet20"), classes=3), "layer3", 1).backbone
+    assert net.gives == backbone("cifar_resnet20").gives

@@ -1,6 +1,8 @@
 import pytest
 import torch
 
+from marrow.backbones.concatenated import CatBackbone
+from marrow.backbones.shortened import ShortenedBackbone
 from marrow.core.artifact import Artifact, save
 from marrow.core.contracts import Backbone, Features, Input
 from marrow.core.engine import Engine
@@ -95,6 +97,10 @@ def test_what_makes_no_sense_is_refused(tmp_path):
     task = Embed(Flat())
     with pytest.raises(MarrowError, match="an embedding has no loss of its own. Train its backbone"):
         task.losses({}, {})
+    members = CatBackbone([Flat(), Flat()])
+    for whole in (members, ShortenedBackbone(members, 6)):
+        with pytest.raises(MarrowError, match="embed.sizes: the first features of concatenated backbones"):
+            Embed(whole, sizes=(2, 4))
     with pytest.raises(MarrowError, match="the batch has no 'label'"):
         measured(task, batch((1.0, 0.0, 0.0, 0.0)))
     with pytest.raises(MarrowError, match="1 labelled images have no neighbours"):

@@ -3,13 +3,17 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from marrow.core.contracts import Backbone, Features, Input
+from marrow.core.artifact import save
+from marrow.core.contracts import Backbone, Clock, Features, Input
 from marrow.core.engine import Engine
 from marrow.core.errors import MarrowError
 from marrow.core.loader import Data
 from marrow.core.settings import Optim, Settings
+from marrow.core.timm_backbone import TimmBackbone
 from marrow.data import open_source
+from marrow.ship.onnx import Onnx
 from marrow.tasks.retrieve import Retrieve
+from marrow.teach.matryoshka import Matryoshka
 from marrow.teach.supervised import Supervised
 
 
@@ -56,6 +60,63 @@ def test_a_cut_embedding_is_compared_with_directions_cut_as_short():
     cut = {"embedding": task(given)["embedding"][:, :2]}
     cosine = torch.stack([F.cosine_similarity(torch.tensor([[3.0, 1.0]]), d[None, :2]) for d in task.directions], 1)
     torch.testing.assert_close(task.losses(cut, given)["cross_entropy"], F.cross_entropy(cosine / 0.5, given["label"]))
+
+
+def test_nothing_beyond_the_largest_size_is_answered_or_waits_for_a_training():
+    task, given = Retrieve(Flat(), classes=3, sizes=(1, 2)), batch((3.0, 4.0, 9.0, 9.0), label=(1,))
+    assert task.directions.shape == (3, 2)
+    out = task(given)
+    torch.testing.assert_close(out, {"embedding": torch.tensor([[0.6, 0.8]]), "embedding_1": torch.tensor([[1.0]])})
+    torch.testing.assert_close(task.decode(out, given), out)
+    task.losses(out, given)["cross_entropy"].backward()
+    assert task.directions.grad.any(0).all()
+
+
+def test_training_by_its_own_losses_is_training_for_every_size():
+    torch.manual_seed(0)
+    plain = Retrieve(Flat(), classes=3)
+    task = Retrieve(Flat(), classes=3, sizes=(1, 2, 4))
+    task.load_state_dict(plain.state_dict())
+    given, clock = batch((3.0, 1.0, 4.0, 0.0), (1.0, 5.0, 9.0, 2.0), label=(1, 2)), Clock(0, 0, 0.0)
+    alone, nested = Supervised(task)(given, clock), Matryoshka(Supervised(plain), sizes=(1, 2, 4))(given, clock)
+    assert alone.losses.keys() == {"cross_entropy_1", "cross_entropy_2", "cross_entropy"}
+    assert nested.losses.keys() == {"cross_entropy_1", "cross_entropy_2", "cross_entropy_4"}
+    torch.testing.assert_close(sum(alone.losses.values()), sum(nested.losses.values()))
+    again = Matryoshka(Supervised(task))(given, clock)  # a task that is nested already counts no size twice
+    torch.testing.assert_close(again.losses, nested.losses)
+
+
+def test_the_rows_of_smaller_sizes_are_those_of_models_of_that_size():
+    torch.manual_seed(0)
+    images = torch.rand(40, 4)
+    given = {"image": images.view(-1, 1, 2, 2), "label": torch.arange(40) % 7}
+    first = {"image": torch.cat([images[:, :2], torch.zeros(40, 2)], 1).view(-1, 1, 2, 2), "label": given["label"]}
+    measured = []
+    for task, seen in ((Retrieve(Flat(), classes=7, sizes=(2, 4)), given), (Retrieve(Flat(), classes=7), first)):
+        metric = task.metric()
+        for part in (slice(0, 25), slice(25, 40)):
+            few = {name: value[part] for name, value in seen.items()}
+            metric.update(task.decode(task(few), few), few)
+        measured.append(metric.compute())
+    nested, short = measured
+    assert [r["metric"] for r in nested] == [*(r["metric"] for r in short), "recall_at_1_2"]
+    assert nested[-1] == {**short[0], "metric": "recall_at_1_2"}
+
+
+def test_an_exported_file_answers_and_is_measured_at_every_size(tmp_path):
+    torch.manual_seed(0)
+    net = TimmBackbone.create("resnet10t", img_size=32, channels=(8, 16, 24, 32), stem_width=8)
+    task, engine = Retrieve(net, classes=10, sizes=(4, 8, 16)).eval(), Engine(device="cpu")
+    digits, facts = open_source({"images": "digits", "split": "val"}), {}
+
+    def fill(folder):
+        facts.update(Onnx(parity_images=8).export({"model": task}, Data({"parity": digits}), engine, folder))
+
+    runner = save(tmp_path / "file", facts, fill=fill).load()
+    assert runner.outputs == ["embedding", "embedding_4", "embedding_8"]
+    mine, theirs = (engine.evaluate(model, digits) for model in (task, runner))
+    assert [r["metric"] for r in mine[-2:]] == ["recall_at_1_4", "recall_at_1_8"]
+    assert [r["value"] for r in theirs] == pytest.approx([r["value"] for r in mine], abs=0.01)
 
 
 def test_metric_by_hand():

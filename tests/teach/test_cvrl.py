@@ -109,6 +109,24 @@ def test_a_net_of_pictures_is_refused_before_any_data_is_read(tmp_path):
     assert "over_frames" in problems[0]
 
 
+@pytest.mark.parametrize("net", [{}, {"in_chans": 1}])
+def test_it_trains_in_channels_last_and_on_grey(net):
+    torch.manual_seed(0)
+    made = resolve({"edit": "inflate", "values": {"frames": 4, "stride": 2}, "of": [{**PICTURE, **net}]}, {}, "net")
+    trained = CVRL(made, hidden=8, layers=1, out=4)
+    engine = Engine(Settings(steps=1, batch=4, channels_last=True, optim={"main": Optim("sgd", lr=0.1)}), device="cpu")
+    engine.train(trained, Data({"videos": open_source({"images": "moving_digits", "labels": False, "fraction": 0.01})}))
+    assert all(p.isfinite().all() for p in trained.parameters())
+    assert made.net.conv1[0].weight.is_contiguous(memory_format=torch.channels_last_3d)
+
+
+def test_short_videos_are_remarked_on():
+    videos = Data({"videos": open_source({"images": "moving_digits", "labels": False})})  # of 24 frames
+    assert method().remarks(videos) == []
+    long = method({**NET, "values": {"frames": 13, "stride": 2}}).remarks(videos)
+    assert long == ["50 of 50 videos looked at have fewer than the 25 frames of a clip and are run through again"]
+
+
 def test_bad_input_is_refused():
     with pytest.raises(MarrowError, match="a batch of one video"):
         method()(batch(1), FIRST)

@@ -152,6 +152,18 @@ def test_a_search_is_trained_at_every_size():
     torch.testing.assert_close(step.losses["cross_entropy_16"], total(Supervised(task)(given, CLOCK)))
 
 
+def test_what_a_search_is_not_trained_for_is_left_out():
+    torch.manual_seed(0)
+    task = Retrieve(Flat(), classes=3)
+    method, given = Matryoshka(Supervised(task), sizes=(4,)), batch()
+    made, step = method.product(), method(given, CLOCK)
+    assert torch.equal(made.directions, task.directions[:, :4]) and made(given)["embedding"].shape == (6, 4)
+    total(step).backward()
+    assert made.directions.grad.any(0).all()
+    logits = F.normalize(given["image"].flatten(1)[:, :4], dim=1) @ F.normalize(made.directions, dim=1).T
+    torch.testing.assert_close(total(step), F.cross_entropy(logits / task.temperature, given["label"]))
+
+
 def test_drawn_sizes_differ_from_step_to_step_and_cost_the_same_in_the_mean():
     method, every = (Matryoshka(supervised(), sizes=(2, 4, 8, 16), sizes_per_step=n) for n in (1, 0))
     every.product().load_state_dict(method.product().state_dict())

@@ -146,6 +146,15 @@ def test_an_earlier_stage_leaves_the_later_ones_alone():
     assert frozen == {"layer4"}
 
 
+def test_statistics_of_later_stages_stay_as_they_are():
+    backbone = net("resnet10t", size=64, channels=(8, 16, 24, 32), stem_width=8)
+    before = {k: v.clone() for k, v in backbone.state_dict().items()}
+    trained = PixPro(backbone, stage=-2, **SMALL).train()
+    trained(batch(), FIRST)
+    moved = {k.split(".")[1] for k, v in backbone.state_dict().items() if not torch.equal(v, before[k])}
+    assert {"bn1", "layer3"} <= moved and "layer4" not in moved
+
+
 def test_likeness_of_equal_and_of_orthogonal_pictures():
     assert likeness(torch.ones(3, 4, 2, 2)) == pytest.approx(1.0)
     assert likeness(torch.eye(4).view(4, 4, 1, 1)) == pytest.approx(0.0, abs=1e-6)
@@ -158,10 +167,15 @@ def test_bad_input_is_refused():
         PixPro(net("resnet10t", channels=(8, 16, 24, 32), stem_width=8), **SMALL)
     with pytest.raises(MarrowError, match="^pixpro.stage: there is no stage 7; the backbone has 0 to 1"):
         method(stage=7)
+    with pytest.raises(MarrowError, match="^pixpro.layers: -1 layers"):
+        method(layers=-1)
     with pytest.raises(MarrowError, match="leave nothing to learn"):
         method(pixel_weight=0.0)
     with pytest.raises(MarrowError, match="^pixpro.momentum: a momentum of 1.0 is outside"):
         method(momentum=1.0)
+    for name in ("hidden", "out"):
+        with pytest.raises(MarrowError, match=f"^pixpro.{name}: a width of -1 is below 1"):
+            PixPro(net(), **SMALL | {name: -1})
     trained = method()
     with pytest.raises(MarrowError, match="a batch of one image"):
         trained(batch(1), FIRST)

@@ -11,6 +11,7 @@ from marrow.core.errors import MarrowError
 from marrow.core.loader import Data
 from marrow.core.settings import Optim, Settings
 from marrow.core.source import Source
+from marrow.data.blended import Blended
 from marrow.nn.conditional_gaussian import ConditionalGaussian
 from marrow.nn.separation import CONTINUOUS, DISCRETE, align, attribute_align, joint, uniform, without_background
 from marrow.teach.sepclr import TAU, SepCLR, known_terms, terms
@@ -167,9 +168,8 @@ def test_known_attributes_take_the_place_of_the_salient_terms():
         MarrowError, match="no field 'colour' with one number each.*They have view_1, view_2, label, length"
     ):
         method(attributes=("colour",))(batch(), FIRST)
-    one_target = {"background": batch(20)["background"], "target": {k: v[:1] for k, v in batch()["target"].items()}}
-    with pytest.raises(MarrowError, match="data.batch: a single target has no other whose attributes"):
-        trained(one_target, FIRST)
+    with pytest.raises(MarrowError, match="^sepclr.attributes: 'label' is named twice"):
+        method(attributes=("label", "length", "label"))
 
 
 def test_targets_and_backgrounds_come_apart():
@@ -193,6 +193,15 @@ def test_bad_input_is_refused():
         method(null_weight=-1.0)
     with pytest.raises(MarrowError, match="a joint batch of 14 is too small to estimate a density from; 16"):
         method()(batch(7), FIRST)
+    many, few = batch(20), {name: {k: v[:1] for k, v in stream.items()} for name, stream in batch().items()}
+    for name, counts in (
+        ("background", "1 'background' and 20 'target'"),
+        ("target", "20 'background' and 1 'target'"),
+    ):
+        with pytest.raises(
+            MarrowError, match=f"^data.batch: a joint batch of {counts} cannot be compared; 2 or more of each"
+        ):
+            method()(many | {name: few[name]}, FIRST)
     settings = Settings(steps=1, batch=16)
     shared = Data({"background": Pictures(), "target": Pictures()})
     with pytest.raises(
@@ -201,10 +210,34 @@ def test_bad_input_is_refused():
         Engine(settings, device="cpu").train(method(), shared)
 
 
-def test_the_largest_weight_is_one():
-    """Ten times all of the large weights change the small terms alone."""
-    small, large = (
-        method(salient_weight=w, null_weight=w, joint_weight=w)(batch(), FIRST).losses for w in (10.0, 100.0)
+@pytest.mark.parametrize(("args", "match"), [
+    ({"dim": 0}, "^sepclr.dim: a width of 0 is below 1"), ({"salient_dim": -1}, "^sepclr.salient_dim: a width of -1 is below"),
+    ({"jitter": 1.5}, "^sepclr.jitter: 1.5 is outside 0..1"), ({"grey": -0.1}, "^sepclr.grey: -0.1 is outside 0..1")])  # fmt: skip
+def test_wrong_values_are_named(args, match):
+    with pytest.raises(MarrowError, match=match):
+        SepCLR(Flat(), Flat(), **args)
+
+
+def test_a_picture_that_others_lie_over_is_still_the_same_picture():
+    background = Data(
+        {"background": Blended(Pictures(), None, ""), "target": Blended(Pictures(), Pictures(seed=1), "")}
     )
-    for name, loss in small.items():
-        torch.testing.assert_close(large[name] * (10.0 if name.startswith("common") else 1.0), loss)
+    with pytest.raises(
+        MarrowError, match="^data.target: 'picture 0 of 0' of the stream 'background' is also in 'target', as"
+    ):
+        Engine(Settings(steps=1, batch=16), device="cpu").train(method(), background)
+
+
+def test_colours_may_stay_as_they_are():
+    red = torch.zeros(3, 4, 4, dtype=torch.uint8)
+    red[0] = 200
+    plain, greyed = (SepCLR(Flat(), Flat(), jitter=0.0, grey=share).view for share in (0.0, 1.0))
+    for _ in range(20):
+        assert plain({"image": red})["view_1"][1].max() == 0
+    assert greyed({"image": red})["view_1"][1].min() > 0
+
+
+def test_weights_multiply_their_own_terms_alone():
+    one, large = (method(salient_weight=w, null_weight=w, joint_weight=w)(batch(), FIRST).losses for w in (1.0, 1000.0))
+    for name, loss in one.items():
+        torch.testing.assert_close(large[name], loss * (1.0 if name.startswith("common") else 1000.0))

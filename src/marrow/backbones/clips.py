@@ -6,6 +6,7 @@ from typing import Sequence
 
 import torch
 from torch import Tensor, nn
+from torchvision.transforms.v2.functional import rgb_to_grayscale
 
 from ..core.clip_input import ClipInput
 from ..core.contracts import Backbone, Features
@@ -57,6 +58,7 @@ class InflatedBackbone(Backbone):
     def features(self, x: Tensor, *, maps: Sequence[int] = ()) -> Features:
         check_clips(x)
         x = x / 255.0 if x.dtype == torch.uint8 else x
+        x = rgb_to_grayscale(x) if self.input.channels == 1 and x.shape[2] == 3 else x
         names = [self.net.feature_info[m]["module"] for m in maps]
         with taps(self.net, *names) as inner:
             last = self.net.forward_features(((x - self.mean) / self.std).transpose(1, 2))

@@ -18,6 +18,7 @@ class CatBackbone(Backbone):
     """
 
     gives = frozenset({"pooled"})
+    concatenated = True
 
     def __init__(self, members: Sequence[Backbone]):
         super().__init__()

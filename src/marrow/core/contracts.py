@@ -68,6 +68,7 @@ class Backbone(nn.Module):
     gives: frozenset[str]
     modality: str = "image"
     stages: int = 0  # how many maps may be asked for
+    concatenated: ClassVar[bool] = False  # its features are those of several nets, one net after another
     input: Input
     classifier: tuple[Tensor, Tensor | None] | None = None  # (weight, bias) that came with pre-trained weights
     classifier_labels: list[str] | None = None  # names of its classes, when known
@@ -107,6 +108,7 @@ class Task(nn.Module):
     exempt: ClassVar[dict[str, str]] = {}
     at_once: ClassVar[int] = 256  # examples that are measured together; fewer where answers are large
     labels: list[str] | None = None  # names of the classes, when known
+    open_classes: ClassVar[bool] = False  # it may be asked about classes that training has not seen
 
     def losses(self, out: dict[str, Tensor], batch: Mapping[str, Any]) -> dict[str, Tensor]:
         """Named and weighted; the only part that needs the label fields."""
@@ -168,6 +170,7 @@ class Method(nn.Module):
     streams: ClassVar[tuple[str, ...]] = ("train",)  # () = no data; two or more: the batch is keyed by stream
     apart: ClassVar[tuple[str, ...]] = ()  # streams that must not share an example
     players: ClassVar[tuple[str, ...]] = ("main",)  # alternating optimisers
+    reads_labels: bool = True  # False: those that the data has are ignored
     per_sample: bool = True  # the loss is a mean over examples: micro-batches may be split
     gives: frozenset[str] = frozenset()  # "embedding-loss": `forward` is `score` of what `embed` says, see below
     exempt: ClassVar[dict[str, str]] = {}  # common check -> the reason why it does not hold here
@@ -206,6 +209,10 @@ class Method(nn.Module):
     def after_step(self, clock: Clock) -> None:
         """Momentum copies, queues, thresholds; what it keeps between steps lives in buffers."""
 
+    def remarks(self, data: Any) -> list[str]:
+        """Sentences about the data that a user should read before a long training."""
+        return []
+
     def views(self) -> Callable[[dict], dict] | None:
         """A picklable callable from one example to its views; None: the model's own preprocessing."""
         return None
@@ -241,6 +248,7 @@ class Shrinker:
 
     needs: ClassVar[dict[str, set[str]]] = {}
     streams: ClassVar[tuple[str, ...]] = ()  # the data streams that `plan` reads
+    by_shape: ClassVar[bool] = False  # `plan` reads shapes alone, no data and no weights: the fit pass carries it out
     exempt: ClassVar[dict[str, str]] = {}
 
     def plan(self, models: dict[str, nn.Module], data: Any, engine: Any) -> Cut:
@@ -257,6 +265,8 @@ class Probe:
 
     needs: ClassVar[dict[str, set[str]]] = {}
     streams: ClassVar[tuple[str, ...]] = ()
+    splits: ClassVar[Mapping[str, str]] = {}  # stream -> its split on the command line; by default that of its name
+    hears_answers: ClassVar[bool] = False  # it holds what a task says against labels, not only its features
     exempt: ClassVar[dict[str, str]] = {}
 
     def run(self, models: dict[str, nn.Module], data: Any, engine: Any) -> Report:

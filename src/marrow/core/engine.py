@@ -30,7 +30,7 @@ from .ranks import Ranks
 from .selection import deciding, named, values_of
 from .settings import Settings
 from .source import Source
-from .training import Training, evaluating, prepared, view_of
+from .training import Training, evaluating, place, prepared, view_of
 from .window import Number, Terms, Window, first_not_finite, not_finite
 
 
@@ -72,7 +72,7 @@ class Engine:
         path, self._trainings = checkpoint.numbered(self._checkpoint, self._trainings), self._trainings + 1
         with exact.preserved(), prepared(method, self.settings):
             exact.seed_all(seed_from(self.settings.seed, "train", self._ranks.rank))
-            method.to(self.device, memory_format=self._form)
+            place(method, self.device, self._form)
             method.train()
             run = Training(method, data, self.settings, self._ranks.world)
             saved = checkpoint.read(path) if path and self._resume and path.exists() else {}

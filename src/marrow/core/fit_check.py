@@ -16,7 +16,7 @@ from torch import nn
 from .cache_key import check as check_cached
 from .cache_records import widths
 from .catalogue import contract_class
-from .contracts import Backbone, Method, Task
+from .contracts import Backbone, Method, Shrinker, Task
 from .cost import Cost, cost
 from .errors import MarrowError
 from .limits import running
@@ -24,6 +24,7 @@ from .models import check_kinds, resolve
 from .optim import build as build_optimizers
 from .recipe import Recipe, Stage
 from .signature import signature
+from .spec import cut
 from .watch import roles as watched_roles
 
 # Where to find what a model lacks: families of timm that give the word, or what to do.
@@ -131,8 +132,11 @@ def _placed(error: MarrowError, where: str) -> str:
 
 
 def _in_stage(error: MarrowError, stage: Stage, where: str) -> MarrowError:
-    """ssld.temperature -> stages[1].args.temperature: a method knows its arguments, not its place in the recipe."""
-    name = error.where.removeprefix(stage.stem).lstrip(".")
+    """ssld.temperature -> stages[1].args.temperature: a method knows its arguments, not its place in the recipe.
+
+    What it builds of them, such as the `CropViews.crop` of its views, has them under their names.
+    """
+    name = error.where.removeprefix(stage.stem).rpartition(".")[2]
     known = signature(stage.verb, stage.stem)
     if known and name in known.arguments:
         where += f".{name}" if name in known.roles else f".args.{name}"
@@ -162,20 +166,28 @@ def lacking(stem: str, role: str, words: set[str], model: Backbone | Task) -> st
 
 
 def _product(stage: Stage, models: dict[str, Any], where: str, problems: list[str]) -> Callable[[], Any]:
-    """Makes what a later stage sees of this one; what its verb's class refuses is found by building it.
-
-    What a shrinker returns is known after planning, until then its first model stands for it.
-    """
+    """Makes what a later stage sees of this one; what its verb's class refuses is found by building it."""
     if set(models) != set(stage.roles):
         return _unknown
     if stage.verb == "teach":
         return _taught(stage, models, where, problems)
     try:
-        contract_class(stage.verb, stage.stem)(**stage.args)
+        carrying_out = contract_class(stage.verb, stage.stem)(**stage.args)
+        if stage.verb != "shrink":
+            return _unknown
+        product = _shrunk(carrying_out, models)
     except MarrowError as error:
         problems.append(_placed(_in_stage(error, stage, where), where))
         return _unknown
-    return (lambda: deepcopy(next(iter(models.values())))) if stage.verb == "shrink" else _unknown
+    return lambda: deepcopy(product)
+
+
+def _shrunk(shrinker: Shrinker, models: dict[str, Any]) -> Any:
+    """What the shrinker will make, where shapes tell; where only the run does, its first model stands for that."""
+    if not shrinker.by_shape:
+        return next(iter(models.values()))
+    with torch.device("meta"):
+        return cut([deepcopy(m) for m in models.values()], shrinker.plan(models, None, None))
 
 
 def _taught(stage: Stage, models: dict[str, Any], where: str, problems: list[str]) -> Callable[[], Any]:

@@ -29,8 +29,8 @@ def found(backbone: Backbone, has_maps: bool) -> set[str]:
         return torch.func.functional_call(backbone, state, torch.empty(size), asked)
 
     backbone.eval()
-    source = backbone.spec["source"]
-    with running(source.partition(":")[2], backbone.input.size, "backbone"), torch.no_grad(), torch.device("meta"):
+    name = backbone.spec.get("source", ":the edited net").partition(":")[2]
+    with running(name, backbone.input.size, "backbone"), torch.no_grad(), torch.device("meta"):
         out = run()
         gives = {"pooled"} if out.pooled.shape == (1, backbone.dim) else set()
         if out.tokens is not None:

@@ -134,6 +134,10 @@ class Runner:
         return self._class.fields
 
     @property
+    def open_classes(self) -> bool:
+        return self._class.open_classes
+
+    @property
     def at_once(self) -> int:
         return self._class.at_once
 

@@ -59,6 +59,10 @@ class Source:
         """The hash of the stored content in [0, 1). Equal content has an equal fraction, in every process."""
         raise NotImplementedError
 
+    def underneath(self, index: int) -> float:
+        """The hash of the picture onto which others may be blended; `fraction` where none is."""
+        return self.fraction(index)
+
     def name(self, index: int) -> str:
         """What a report calls the example; never a full path."""
         raise NotImplementedError

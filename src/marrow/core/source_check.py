@@ -22,14 +22,15 @@ def _names(value: Any) -> bool:
     return isinstance(value, list) and bool(value) and all(isinstance(name, str) for name in value)
 
 
-def _compiles(pattern: str) -> bool:
-    if len(pattern) > LONGEST_PATTERN:
-        return False
+def _broken(pattern: str) -> str:
+    """What keeps it from being a regular expression; empty where nothing does."""
     try:
         re.compile(pattern)
-    except (re.error, OverflowError, RecursionError):
-        return False
-    return True
+    except RecursionError:
+        return "it is nested too deeply"
+    except (re.error, OverflowError) as error:
+        return str(error)
+    return ""
 
 
 # key -> (does a value fit, what fits in words)
@@ -50,7 +51,7 @@ SOURCE: dict[str, tuple[Callable[[Any], bool], str]] = {
     "salt": (lambda v: is_whole(v) or isinstance(v, str), "a number or a word"),
     "indices": (lambda v: isinstance(v, str) or (isinstance(v, list) and all(is_whole(i) and i >= 0 for i in v)),
                 "a list of whole numbers or the path of a data artifact"),
-    "group": (lambda v: isinstance(v, str) and _compiles(v),
+    "group": (lambda v: isinstance(v, str) and len(v) <= LONGEST_PATTERN,
               f"a regular expression of at most {LONGEST_PATTERN} characters"),
     "without": (lambda v: isinstance(v, list) and bool(v), "a list of sources"),
     "classes": (lambda v: _names(v) and len(set(v)) == len(v), "a list of distinct class names"),
@@ -113,6 +114,8 @@ def check_source(source: Any, where: str, base: Path = Path()) -> Iterator[str]:
             yield f"{where}.{key}: unknown key '{key}'{near(key, SOURCE)}"
         elif not SOURCE[key][0](value):
             yield f"{where}.{key}: {SOURCE[key][1]} is needed, got {value!r}"
+        elif key == "group" and (reason := _broken(value)):
+            yield f"{where}.group: {value!r} is no regular expression: {reason}"
     if "per_class" in source and "fraction" in source:
         yield f"{where}: per_class and fraction exclude each other"
     images = source.get("images")

@@ -10,6 +10,7 @@ from typing import Any, Sequence
 import timm
 import torch
 from torch import Tensor, nn
+from torchvision.transforms.v2.functional import rgb_to_grayscale
 
 from . import limits, timm_weights
 from .contracts import Backbone, Features, Input
@@ -97,11 +98,12 @@ class TimmBackbone(Backbone):
             raise timm_weights.misfit(empty, state, weights, f"{where}.weights") from None
         net.pretrained_cfg.pop("state_dict", None)  # the file's tensors, which the net has copies of
         cfg = net.pretrained_cfg
+        channels = args.get("in_chans", 3)
         backbone = cls(net, spec, Input(
             size=size or tuple(cfg["input_size"][1:]),
-            channels=args.get("in_chans", 3),
-            mean=tuple(mean or cfg["mean"]),
-            std=tuple(std or cfg["std"]),
+            channels=channels,
+            mean=_for_channels(mean or cfg["mean"], channels, f"{where}.mean"),
+            std=_for_channels(std or cfg["std"], channels, f"{where}.std"),
             resize="crop" if cfg.get("crop_mode", "center") == "center" else "squash",
             crop_pct=crop_pct or (cfg["crop_pct"] if size is None else 1.0),
             interpolation=interpolation or cfg["interpolation"],
@@ -123,8 +125,10 @@ class TimmBackbone(Backbone):
         return self.net
 
     def normalized(self, x: Tensor) -> Tensor:
-        """(B, 3, H, W) uint8 or float in [0, 1] -> float with the net's own mean and deviation."""
+        """(B, 3, H, W) uint8 or float in [0, 1] -> float with the net's own mean and deviation; grey where it takes grey."""
         x = x / 255.0 if x.dtype == torch.uint8 else x
+        if self.input.channels == 1 and x.shape[1] == 3:  # views are in colour, for teachers that see it
+            x = rgb_to_grayscale(x)
         return (x - self.mean) / self.std
 
     def features(self, x: Tensor, *, maps: Sequence[int] = ()) -> Features:
@@ -162,6 +166,15 @@ class TimmBackbone(Backbone):
 
     def checkpoint_gradients(self) -> None:
         self.net.set_grad_checkpointing(True)
+
+
+def _for_channels(values: Sequence[float], channels: int, where: str) -> tuple[float, ...]:
+    """A number for each channel; those of colours are weighed for a net of one, as its pictures are."""
+    if len(values) == 3 and channels == 1:
+        return (float(rgb_to_grayscale(torch.tensor(values, dtype=torch.float64).view(3, 1, 1))),)
+    if len(values) != channels:
+        raise MarrowError(f"{len(values)} numbers for a net that takes {channels} channels", where=where)
+    return tuple(values)
 
 
 @lru_cache(maxsize=256)

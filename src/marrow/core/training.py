@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import math
 from contextlib import contextmanager
-from itertools import islice
+from itertools import chain, islice
 from typing import Any, Callable, Iterator, Mapping
 
 import torch
@@ -231,12 +231,12 @@ def total_steps(method: Method, data: Data, settings: Settings) -> int:
 
 
 def check_apart(method: Method, data: Data) -> None:
-    """Raise where an example is in two streams that the method tells apart."""
+    """Raise where a picture is in two streams that the method tells apart, whatever is blended onto it."""
     first: dict[float, tuple[str, str]] = {}
     for stream in method.apart:
         source = source_of(data, stream)
         for i in range(len(source)):
-            other, name = first.setdefault(source.fraction(i), (stream, source.name(i)))
+            other, name = first.setdefault(source.underneath(i), (stream, source.name(i)))
             if other != stream:
                 raise MarrowError(f"'{name}' of the stream '{other}' is also in '{stream}', as {source.name(i)}; "
                                   f"{type(method).__name__} learns what tells the two apart", where=f"data.{stream}",
@@ -267,6 +267,15 @@ def prepared(method: Method, settings: Settings) -> Iterator[None]:
         if settings.compile:
             for backbone in backbones:
                 backbone._compiled_call_impl = None
+
+
+def place(method: Method, device: torch.device, form: torch.memory_format) -> None:
+    """The method on the device, weights of pictures and of clips in the memory format."""
+    method.to(device)
+    if form == torch.channels_last:
+        for tensor in chain(method.parameters(), method.buffers()):
+            if tensor.ndim in (4, 5):
+                tensor.data = tensor.data.to(memory_format=form if tensor.ndim == 4 else torch.channels_last_3d)
 
 
 @contextmanager

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from ..core.contracts import seed_from
+from ..core.errors import MarrowError
 from ..core.source import Source
 from .combine import Wrapped
 from .hashing import fraction
@@ -34,6 +35,9 @@ class Blended(Wrapped):
         if self.other is None:
             return image // 2
         above = self.other[self.partner(index)]["image"]
+        if image.shape[:-3] != above.shape[:-3]:
+            raise MarrowError(f"'{self.base.name(index)}' is {_kind(image)} and '{self.other.name(self.partner(index))}' "
+                              f"{_kind(above)}, which cannot be blended", where="data.blend")  # fmt: skip
         size = max(image.shape[-2], above.shape[-2]), max(image.shape[-1], above.shape[-1])
         return ((resize(image, size).to(torch.int16) + resize(above, size)) // 2).byte()
 
@@ -45,6 +49,9 @@ class Blended(Wrapped):
         own = self.base.fraction(index)
         above = None if self.other is None else self.other.fraction(self.partner(index))
         return fraction(f"blend:{own!r}:{above!r}".encode())
+
+    def underneath(self, index: int) -> float:
+        return self.base.underneath(index)
 
     def name(self, index: int) -> str:
         return (
@@ -58,6 +65,10 @@ class Blended(Wrapped):
 
     def stored_mask(self, index: int) -> None:
         return None
+
+
+def _kind(image: Tensor) -> str:
+    return "a picture" if image.ndim == 3 else f"a video of {len(image)} frames"
 
 
 class Turned(Wrapped):

@@ -42,6 +42,9 @@ class Subset(Source):
     def fraction(self, index: int) -> float:
         return self.base.fraction(int(self.indices[index]))
 
+    def underneath(self, index: int) -> float:
+        return self.base.underneath(int(self.indices[index]))
+
     def name(self, index: int) -> str:
         return self.base.name(int(self.indices[index]))
 
@@ -85,6 +88,9 @@ class Wrapped(Source):
 
     def fraction(self, index: int) -> float:
         return self.base.fraction(index)
+
+    def underneath(self, index: int) -> float:
+        return self.base.underneath(index)
 
     def name(self, index: int) -> str:
         return self.base.name(index)
@@ -167,6 +173,10 @@ class Joined(Source):
     def fraction(self, index: int) -> float:
         source, at = self._at(index)
         return source.fraction(at)
+
+    def underneath(self, index: int) -> float:
+        source, at = self._at(index)
+        return source.underneath(at)
 
     def name(self, index: int) -> str:
         source, at = self._at(index)

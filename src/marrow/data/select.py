@@ -89,8 +89,8 @@ def numbered(source: Source, names: Sequence[str], where: str) -> Subset:
 
 
 def without(source: Source, others: Source) -> Subset:
-    """What is not in the other source: neither the same content nor the same group."""
-    content = set(fractions(others).tolist())
+    """What is not in the other source: neither the same content, which may lie under another there, nor the same group."""
+    content = {others.underneath(i) for i in range(len(others))}
     groups = {others.group(i) for i in range(len(others))} - {None}
     kept = [i for i in range(len(source)) if source.fraction(i) not in content and source.group(i) not in groups]
     return Subset(source, kept)

@@ -27,6 +27,8 @@ class AdaptiveClassification(Probe):
 
     needs = {"model": {"nested"}}
     streams = ("thresholds", "test")
+    splits = {"thresholds": "val"}
+    hears_answers = True
 
     def run(self, models: dict[str, nn.Module], data: Any, engine: Any) -> Report:
         model = models["model"]

@@ -26,6 +26,7 @@ class DomainShift(Probe):
 
     needs = {"model": set()}
     streams = ("test",)
+    hears_answers = True
 
     def __init__(self, *, seen: tuple[str, ...] = ()):
         self.seen = seen

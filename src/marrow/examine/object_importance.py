@@ -23,6 +23,7 @@ class ObjectImportance(Probe):
 
     needs = {"model": {"logits"}}
     streams = ("test",)
+    hears_answers = True
 
     def __init__(self, *, metric: str = "top1", repeats: int = 5):
         if repeats < 1:

@@ -9,13 +9,19 @@ from torch import Tensor
 from ..core.errors import MarrowError
 
 
-def rows_by_domain(batch: Mapping[str, Any], where: str) -> dict[str, list[int]]:
-    """The row numbers of each domain, by its name, in the order of the names."""
+def domains_of(batch: Mapping[str, Any], where: str) -> list[str]:
+    """The domain of each example."""
     if "domain" not in batch:
         raise MarrowError("the images do not say which domain they are from", where=where,
                           hint="Give each source its own, such as domain: sketch.")  # fmt: skip
-    found: dict[str, list[int]] = {name: [] for name in sorted(set(batch["domain"]))}
-    for i, name in enumerate(batch["domain"]):
+    return batch["domain"]
+
+
+def rows_by_domain(batch: Mapping[str, Any], where: str) -> dict[str, list[int]]:
+    """The row numbers of each domain, by its name, in the order of the names."""
+    domains = domains_of(batch, where)
+    found: dict[str, list[int]] = {name: [] for name in sorted(set(domains))}
+    for i, name in enumerate(domains):
         found[name].append(i)
     return found
 

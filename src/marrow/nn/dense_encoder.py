@@ -7,11 +7,12 @@ from typing import Any, Mapping, NamedTuple
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from ..core.contracts import Backbone
 from ..core.errors import MarrowError
 from .map_channels import map_shape
-from .projection import projection
+from .projection import check_widths, projection
 from .reached import freeze_behind_map
 
 FINEST = 14  # places a side at most; all pairs of finer maps would not fit into memory
@@ -26,13 +27,15 @@ class Encoded(NamedTuple):
 class DenseEncoder(nn.Module):
     """The map of a stage: projected at every place with `pixels`, its mean over the places with `instance`.
 
-    Maps of more than 14 places a side are averaged down to that. What lies behind the map is not trained.
+    Maps of more than 14 places a side are averaged down to that. What lies behind the map stays as it is, statistics of its
+    norms included.
     """
 
     def __init__(
         self, backbone: Backbone, stage: int, hidden: int, out: int, where: str, *, pixels: bool, instance: bool
     ):
         super().__init__()
+        check_widths(where, hidden=hidden, out=out)
         if not -backbone.stages <= stage < backbone.stages:
             raise MarrowError(f"there is no stage {stage}; the backbone has 0 to {backbone.stages - 1}",
                               where=f"{where}.stage")  # fmt: skip
@@ -42,10 +45,17 @@ class DenseEncoder(nn.Module):
             raise MarrowError(f"{where} needs a map of more than one place; stage {stage} of {name} is 1 x 1 for images of "
                               f"{backbone.input.size[0]} x {backbone.input.size[1]}", where=f"{where}.stage",
                               hint="Take larger images or an earlier stage.")  # fmt: skip
-        freeze_behind_map(backbone, stage)
+        behind = {name.rpartition(".")[0] for name in freeze_behind_map(backbone, stage)}
+        self.still = [m for m in map(backbone.get_submodule, sorted(behind)) if isinstance(m, _BatchNorm)]
         self.backbone, self.stage = backbone, stage
         self.pixels = projection(channels, hidden, out, places=True) if pixels else None
         self.whole = projection(channels, hidden, out) if instance else None
+
+    def train(self, mode: bool = True) -> "DenseEncoder":
+        super().train(mode)
+        for norm in self.still:
+            norm.eval()
+        return self
 
     def map(self, image: Tensor) -> Tensor:
         """(B, C, h, w)"""

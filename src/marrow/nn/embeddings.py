@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Sequence
 
 import torch
 from torch import Tensor
@@ -25,16 +25,30 @@ def embeddings(
     They are the pooled features of a backbone or of the one inside a task, and an exported file's output "embedding".
     several: a view that makes an `image` (K, ...) of K inputs of each example; the embeddings are then (N, K, D).
     """
+    found, batches = embeddings_and(("label",), model, source, engine, where, several)
+    labels = [batch["label"] for batch in batches if "label" in batch]
+    return found, torch.cat(labels) if len(labels) == len(batches) else None
+
+
+def embeddings_and(
+    fields: Sequence[str],
+    model: Backbone | Task | Runner,
+    source: Source,
+    engine: Any,
+    where: str,
+    several: View | None = None,
+) -> tuple[Tensor, list[dict[str, Any]]]:
+    """As `embeddings`, and of each batch those of these fields that it has."""
     model = one_that_embeds(model, where)
-    found, labels = [], []
+    found, kept = [], []
     batches = engine.batches(source, several, AT_ONCE) if several else engine.batches(source, model.input)
     with evaluating(model, engine.device), torch.inference_mode():
         for batch in batches:
             image = batch["image"].flatten(0, 1) if several else batch["image"]
             made = model(image).pooled if isinstance(model, Backbone) else model({**batch, "image": image})["embedding"]
             found.append(made.unflatten(0, batch["image"].shape[:2]) if several else made)
-            labels += [batch["label"]] if "label" in batch else []
-    return torch.cat(found).float(), torch.cat(labels) if len(labels) == len(found) else None
+            kept.append({name: batch[name] for name in fields if name in batch})
+    return torch.cat(found).float(), kept
 
 
 def one_that_embeds(model: Backbone | Task | Runner, where: str) -> Backbone | Runner:

@@ -34,6 +34,14 @@ def check_sizes(sizes: Sequence[int], width: int, where: str) -> None:
         raise MarrowError(f"size {sizes[-1]} > embedding width {width}", where=where)
 
 
+def check_trained(size: int, sizes: Sequence[int], where: str, between: bool = True) -> None:
+    """Raise at a size for which nothing was trained. between: one between two trained sizes fits as well."""
+    if sizes[0] <= size <= sizes[-1] if between else size in sizes:
+        return
+    what = f"a size from {sizes[0]} to {sizes[-1]}" if between else f"one of {', '.join(map(str, sizes))}"
+    raise MarrowError(f"size {size} was not trained; {what} fits", where=where)
+
+
 class NestedHeads(nn.Module):
     """MRL: features (B, D) -> for each size m the logits (B, C) of a linear classifier on the first m features."""
 

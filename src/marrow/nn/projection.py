@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from torch import nn
 
+from ..core.errors import MarrowError
+
 
 def projection(inside: int, hidden: int, out: int, *, places: bool = False) -> nn.Sequential:
     """Two linear layers with a BatchNorm and a ReLU between, on (B, inside); `places`: on each place of (B, inside, H, W)."""
@@ -13,3 +15,10 @@ def projection(inside: int, hidden: int, out: int, *, places: bool = False) -> n
     return nn.Sequential(
         nn.Linear(inside, hidden), nn.BatchNorm1d(hidden), nn.ReLU(inplace=True), nn.Linear(hidden, out)
     )
+
+
+def check_widths(where: str, **widths: int) -> None:
+    """Raise unless a layer can be as wide as each of these arguments of `where` says."""
+    for name, width in widths.items():
+        if width < 1:
+            raise MarrowError(f"a width of {width} is below 1", where=f"{where}.{name}")

@@ -21,7 +21,7 @@ from . import mask_files
 from .object_fields import ObjectFields
 
 TOP = 5
-TASKS = ("classify", "hybrid_classify", "segment")
+TASKS = ("classify", "hybrid_classify", "nested_classify", "segment")
 
 
 class Picture(NamedTuple):

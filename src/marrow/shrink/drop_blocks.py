@@ -45,6 +45,7 @@ class DropBlocks(Shrinker):
     """
 
     needs = {"model": set()}
+    by_shape = True
 
     def __init__(self, *, stage: str = "layer3", count: int = 1):
         self.stage, self.count = stage, count

@@ -9,8 +9,9 @@ import dataclasses
 from typing import Sequence
 
 import torch
+from timm.layers import AvgPool2dSame
 from timm.models.resnet import ResNet
-from torch import nn
+from torch import Tensor, nn
 
 from ..backbones.clips import InflatedBackbone
 from ..core.clip_input import ClipInput
@@ -59,6 +60,17 @@ class Inflate(Edit):
         return InflatedBackbone(net, ClipInput.of(backbone.input, self.frames, self.stride))
 
 
+class EachFrame(nn.Module):
+    """A layer of pictures on every frame of (B, C, T, H, W)."""
+
+    def __init__(self, layer: nn.Module):
+        super().__init__()
+        self.layer = layer
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.layer(x.transpose(1, 2).flatten(0, 1)).unflatten(0, (len(x), x.shape[2])).transpose(1, 2)
+
+
 def inflated(module: nn.Module, taps: int, stride: int) -> nn.Module:
     """The module on (B, C, T, H, W), reaching over `taps` frames, every `stride`-th of which it keeps."""
     match module:
@@ -71,6 +83,8 @@ def inflated(module: nn.Module, taps: int, stride: int) -> nn.Module:
             return made.requires_grad_(module.weight.requires_grad)
         case nn.MaxPool2d():
             return nn.MaxPool3d(_tall(module.kernel_size), _tall(module.stride), _tall(module.padding, 0))
+        case AvgPool2dSame():
+            return EachFrame(module)
         case nn.AvgPool2d():
             return nn.AvgPool3d(_tall(module.kernel_size), _tall(module.stride), _tall(module.padding, 0),
                                 module.ceil_mode, module.count_include_pad)  # fmt: skip

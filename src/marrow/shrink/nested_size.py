@@ -12,6 +12,7 @@ from torch import nn
 from ..backbones.shortened import ShortenedBackbone
 from ..core.contracts import Backbone, Cut, Edit, Shrinker, Task, stem_of
 from ..core.errors import MarrowError
+from ..nn.nested import check_trained
 from ..tasks.classify import Classify
 from ..tasks.embed import Embed
 from ..tasks.nested_classify import NestedClassify
@@ -50,6 +51,7 @@ class NestedSize(Shrinker):
     """
 
     needs = {"model": {"nested"}}
+    by_shape = True
     tiny = {"size": 8}
 
     def __init__(self, *, size: int):
@@ -68,8 +70,5 @@ def _check(model: nn.Module, size: int) -> None:
         raise MarrowError(f"this {name} names no nested sizes, and the first {size} features of a model that was not trained "
                           "for them are no embedding", where="nested_size.model",
                           hint="Train it by matryoshka.")  # fmt: skip
-    sizes = model.sizes
-    listed = isinstance(model, NestedClassify) and not model.tied
-    if size not in sizes if listed else not sizes[0] <= size <= sizes[-1]:
-        what = f"one of {', '.join(map(str, sizes))}" if listed else f"a size from {sizes[0]} to {sizes[-1]}"
-        raise MarrowError(f"size {size} was not trained; {what} fits", where="nested_size.size")
+    one_head_each = isinstance(model, NestedClassify) and not model.tied
+    check_trained(size, model.sizes, "nested_size.size", between=not one_head_each)

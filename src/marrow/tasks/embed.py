@@ -21,12 +21,14 @@ class Embed(Task):
     """
 
     fields = {"image": "(B, 3, H, W) uint8, or float in [0, 1]", "label": "(B,) int64, only to measure"}
+    open_classes = True
     exempt = {"losses": "it puts no layer on its backbone, which a method trains by itself"}
 
     def __init__(self, backbone: Backbone, *, sizes: tuple[int, ...] = ()):
         super().__init__()
         if sizes:
             check_sizes(sizes, backbone.dim, "embed.sizes")
+            _check_one_net(backbone)
         self.backbone, self.sizes = backbone, tuple(sizes)
         self.gives = frozenset({"embedding", *(["nested"] if sizes else [])})
 
@@ -91,5 +93,11 @@ class ImageToEmbedding(nn.Module):
         super().__init__()
         self.task = task
 
-    def forward(self, image: Tensor) -> tuple[Tensor]:
-        return (self.task({"image": image})["embedding"],)
+    def forward(self, image: Tensor) -> tuple[Tensor, ...]:
+        return tuple(self.task({"image": image}).values())
+
+
+def _check_one_net(backbone: Backbone) -> None:
+    if any(isinstance(m, Backbone) and m.concatenated for m in backbone.modules()):
+        raise MarrowError("the first features of concatenated backbones are those of the first member alone",
+                          where="embed.sizes", hint="Leave sizes out, or name them for one member.")  # fmt: skip

@@ -192,4 +192,4 @@ def _restyle(
     module: nn.Module, args: Any, out: Tensor, *, place: StylePlace, branch: str, found: InnerMap, left: set[str]
 ) -> Tensor:
     left.discard(found.module)
-    return found.changed(out, partial(place, branch=branch))
+    return found.changed(out, lambda x: place(x, branch))

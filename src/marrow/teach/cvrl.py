@@ -12,9 +12,14 @@ from torch import Tensor, nn
 
 from ..core.contracts import Backbone, Clock, Method, Step
 from ..core.errors import MarrowError
+from ..core.footage import footage
+from ..core.loader import source_of
+from ..core.source import Source, Unreadable
 from ..data.clip_interval import check_power
 from ..data.clip_views import ClipViews
 from ..nn.info_nce import nt_xent, unit
+
+LOOKED_AT = 50  # videos, before the training
 
 
 def clip_contrast(a: Tensor, b: Tensor, temperature: float) -> Tensor:
@@ -41,6 +46,18 @@ def head(inside: int, hidden: int, layers: int, out: int) -> nn.Sequential:
     return nn.Sequential(*parts, nn.Linear(widths[-1], out))
 
 
+def shorter(videos: Source, least: int) -> tuple[int, int]:
+    """How many of some videos, and of how many, have fewer than `least` frames."""
+    step = max(1, len(videos) // LOOKED_AT)
+    lengths = []
+    for index in range(0, len(videos), step):
+        try:
+            lengths.append(len(footage(videos.undecoded(index)["image"], "cvrl")))
+        except Unreadable:  # the loader counts it
+            continue
+    return sum(length < least for length in lengths), len(lengths)
+
+
 class CVRL(Method):
     """Contrast of clips that are near in time more often than far, each changed alike in all its frames (sec. 3).
 
@@ -50,14 +67,13 @@ class CVRL(Method):
     the head that is dropped afterwards.
 
     Logs: `found`, how often a clip's other clip is the nearest; `looped`, the share of videos that are shorter than a clip
-    and are run through again.
+    and are run through again, of which the run warns before it begins.
 
     out=None leaves the head out and contrasts the pooled features themselves, whose first numbers are then embeddings by
     themselves inside `matryoshka`.
-
-    Deviation: weight decay is the optimiser's, on what the recipe says, where the paper's is on kernels alone.
     """
 
+    reads_labels = False
     needs = {"backbone": {"clips"}}
     streams = ("videos",)
     per_sample = False
@@ -104,6 +120,12 @@ class CVRL(Method):
         a, b = z["clip_1"], z["clip_2"]
         logs = {"found": share_found(a, b), "looped": batch["looped"].float().mean()}
         return Step({"contrast": clip_contrast(a, b, self.temperature)}, logs)
+
+    def remarks(self, data: Any) -> list[str]:
+        least = 1 + (self.view.frames - 1) * self.view.stride
+        short, looked = shorter(source_of(data, "videos"), least)
+        return [f"{short} of {looked} videos looked at have fewer than the {least} frames of a clip and are run through "
+                "again"] if short else []  # fmt: skip
 
     def views(self) -> ClipViews:
         return self.view

@@ -55,6 +55,7 @@ class FeatureDistillation(Method):
     the view, as in `supervised`.
     """
 
+    reads_labels = False
     needs = {"student": {"pooled"}, "teacher": {"pooled"}}
 
     def __init__(

@@ -42,7 +42,8 @@ def nested_classify(task: Classify, sizes: tuple[int, ...], tied: bool) -> Neste
 def nested_retrieve(task: Retrieve, sizes: tuple[int, ...]) -> Retrieve:
     made = Retrieve(task.backbone, classes=task.classes, temperature=task.temperature,
                     sizes=sizes or nested_sizes(task.backbone.dim))  # fmt: skip
-    made.directions, made.labels = task.directions, task.labels
+    made.labels = task.labels
+    made.directions = nn.Parameter(task.directions.detach()[:, : made.sizes[-1]].clone())
     return made
 
 
@@ -68,7 +69,7 @@ class Matryoshka(Method):
     ):
         super().__init__()
         check_inner(inner, "matryoshka")
-        self.inner, self.per_sample = inner, inner.per_sample
+        self.inner, self.per_sample, self.reads_labels = inner, inner.per_sample, inner.reads_labels
         self.nested = nest(inner, tuple(sizes), tied)
         self.sizes: tuple[int, ...] = getattr(inner, self.nested).sizes if self.nested else tuple(sizes)
         self.weights = tuple(weights) or (1.0,) * len(self.sizes)
@@ -103,7 +104,7 @@ class Matryoshka(Method):
         task = getattr(self.inner, self.nested) if self.nested else None
         if isinstance(task, NestedClassify):
             return {"logits": task.at(z, size)}
-        return shortened(z, size)
+        return shortened({"embedding": z["embedding"]} if isinstance(task, Retrieve) else z, size)
 
     def targets(self, batch: Mapping[str, Any]) -> dict[str, Tensor]:
         check_asks(self.inner, "matryoshka")

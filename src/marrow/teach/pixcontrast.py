@@ -41,6 +41,7 @@ class PixContrast(Method):
     Deviations: the temperature of 0.3 and the order of the means are from the text, there is no released code.
     """
 
+    reads_labels = False
     needs = {"backbone": {"maps"}}
     tiny = {"backbone": "vit_tiny_patch16_224"}
 

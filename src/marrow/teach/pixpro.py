@@ -85,6 +85,7 @@ class PixPro(Method):
     goes with the size of the view; maps finer than 14 places a side are averaged down to 14 for the loss.
     """
 
+    reads_labels = False
     needs = {"backbone": {"maps"}}
     tiny = {"backbone": "vit_tiny_patch16_224"}  # the last map of a small convolutional net is a single place at 32 px
 
@@ -114,6 +115,8 @@ class PixPro(Method):
             )
         if not 0 <= momentum < 1:
             raise MarrowError(f"a momentum of {momentum} is outside 0..1", where="pixpro.momentum")
+        if layers < 0:
+            raise MarrowError(f"{layers} layers: 0 or more are needed", where="pixpro.layers")
         self.online = DenseEncoder(
             backbone, stage, hidden, out, "pixpro", pixels=pixel_weight > 0, instance=instance_weight > 0
         )

@@ -35,6 +35,7 @@ class RichRepresentations(Method):
     crop, pad, flip: the view, as in `supervised`.
     """
 
+    reads_labels = False
     needs = {"student": {"pooled"}, "teacher": {"members"}}
 
     def __init__(

@@ -17,7 +17,7 @@ from ..data.colours import Colours
 from ..data.crop_views import CropViews
 from ..nn.conditional_gaussian import ConditionalGaussian
 from ..nn.gathered import gathered
-from ..nn.projection import projection
+from ..nn.projection import check_widths, projection
 from ..nn.separation import (
     CONTINUOUS,
     DISCRETE,
@@ -31,6 +31,7 @@ from ..tasks.separate import Separate
 
 TAU = 0.5  # so that 1 / (2 tau) is 1
 FEWEST = 16  # examples of a joint batch, below which a density over it means nothing
+FEWEST_OF_EACH = 2
 HIDDEN = 128
 
 
@@ -83,19 +84,19 @@ class SepCLR(Method):
     Streams: `background`, `target`. Labels are not used. dim, salient_dim: widths of the projections. attributes: fields
     of the target examples that are known, whole numbers or real ones; each gets a number of the salient code of its own,
     salient_dim and null_weight then do not count, and uniformity counts once. crop, flip: the views; jitter: of brightness,
-    contrast and saturation, a quarter of it of the hue.
+    contrast and saturation, a quarter of it of the hue; grey: how often a view loses its colours.
 
     Logs: `salient_tells_set`, how often a target's salient code is the longer one. Whatever tells the two sets apart counts as
     salient: the size of the files, the noise of a scanner.
 
-    Deviations: the sum is divided by the largest weight, which Adam does not notice, so that weights of 1000 ask for no other
-    learning rate; each example draws its colours for itself, in the released code a batch draws together.
+    Deviation: each example draws its colours for itself, in the released code a batch draws together.
     """
 
     streams = ("background", "target")
     apart = ("background", "target")
     per_sample = False
     needs = {"common": {"pooled"}, "salient": {"pooled"}}
+    tiny = {"salient_weight": 10.0, "null_weight": 10.0}  # at 1000 a step of SGD at a usual rate leads nowhere
 
     def __init__(
         self,
@@ -112,6 +113,7 @@ class SepCLR(Method):
         crop: tuple[float, float] = (0.2, 1.0),
         flip: bool = True,
         jitter: float = 0.4,
+        grey: float = 0.2,
     ):
         super().__init__()
         for name, weight in (
@@ -121,40 +123,39 @@ class SepCLR(Method):
         ):
             if weight < 0:
                 raise MarrowError(f"a weight of {weight} is below 0", where=f"sepclr.{name}")
-        if not 0 <= jitter <= 1:
-            raise MarrowError(f"a strength of {jitter} is outside 0..1", where="sepclr.jitter")
+        for name, share in (("jitter", jitter), ("grey", grey)):
+            if not 0 <= share <= 1:
+                raise MarrowError(f"{share} is outside 0..1", where=f"sepclr.{name}")
+        if twice := [name for name in attributes if attributes.count(name) > 1]:
+            raise MarrowError(f"'{twice[0]}' is named twice", where="sepclr.attributes")
+        check_widths("sepclr", dim=dim, salient_dim=salient_dim)
         self.task = Separate(common, salient)
         self.attributes, told = attributes, len(attributes) or salient_dim
+        self.reads_labels = "label" in attributes
         self.heads = nn.ModuleDict({"common": projection(common.dim, HIDDEN, dim),
                                     "salient": projection(salient.dim, HIDDEN, told)})  # fmt: skip
         self.leakage = leakage
         self.salient_weight, self.null_weight, self.joint_weight = salient_weight, null_weight, joint_weight
-        self.scale = max(1.0, salient_weight, null_weight, joint_weight)
         if leakage == "vclub":
             self.guess = ConditionalGaussian(dim, told)
-        colours = Colours((jitter, jitter, jitter, jitter / 4))
+        colours = Colours((jitter, jitter, jitter, jitter / 4), grey=grey)
         self.view = CropViews(common.input.size, crop=crop, flip=flip, first=colours, second=colours)
 
     def forward(self, batch: Mapping[str, Any], clock: Clock, player: str = "main") -> Step:
         background, target = batch["background"], batch["target"]
         codes = [self._codes(torch.cat([background[view], target[view]])) for view in ("view_1", "view_2")]
-        is_target = torch.cat(
-            [codes[0][0].new_zeros(len(background["view_1"])), codes[0][0].new_ones(len(target["view_1"]))]
-        )
+        counts = len(background["view_1"]), len(target["view_1"])
+        is_target = torch.cat([codes[0][0].new_zeros(counts[0]), codes[0][0].new_ones(counts[1])])
         known = [self._attribute(target, name) for name in self.attributes]
         with torch.autocast(is_target.device.type, enabled=False):
             c1, s1, c2, s2 = (gathered(code.float()) for view in codes for code in view)
             is_target, known = gathered(is_target) > 0, [gathered(each) for each in known]
-            check_batch(is_target)
-            if known and len(known[0]) < 2:
-                raise MarrowError("a single target has no other whose attributes its own could be compared with",
-                                  where="data.batch", hint="Take 2 or more of the stream 'target'.")  # fmt: skip
+            check_batch(*(count * len(is_target) // sum(counts) for count in counts))
             c1, c2 = F.normalize(c1, dim=1), F.normalize(c2, dim=1)
             losses = self._weighted(terms(c1, c2, s1, s2, is_target), s1, s2, is_target, known)
             if self.leakage != "none":
                 t1, t2 = without_background(s1, is_target), without_background(s2, is_target)
                 losses |= self._leakage(c1, c2, t1, t2)
-        losses = {name: loss / self.scale for name, loss in losses.items()}
         return Step(losses, {"salient_tells_set": tells(s1, is_target)})
 
     def _codes(self, image: Tensor) -> list[Tensor]:
@@ -194,8 +195,11 @@ class SepCLR(Method):
         return self.task
 
 
-def check_batch(is_target: Tensor) -> None:
-    """Raise unless the joint batch is large enough and has both kinds; its size is known without looking at a device."""
-    if len(is_target) < FEWEST:
-        raise MarrowError(f"a joint batch of {len(is_target)} is too small to estimate a density from; {FEWEST} or more are "
-                          "needed", where="data.batch")  # fmt: skip
+def check_batch(backgrounds: int, targets: int) -> None:
+    """Raise unless the joint batch is large enough and has some of both kinds."""
+    if (size := backgrounds + targets) < FEWEST:
+        raise MarrowError(f"a joint batch of {size} is too small to estimate a density from; {FEWEST} or more are needed",
+                          where="data.batch")  # fmt: skip
+    if min(backgrounds, targets) < FEWEST_OF_EACH:
+        raise MarrowError(f"a joint batch of {backgrounds} 'background' and {targets} 'target' cannot be compared; "
+                          f"{FEWEST_OF_EACH} or more of each are needed", where="data.batch")  # fmt: skip

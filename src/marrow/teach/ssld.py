@@ -97,6 +97,7 @@ class SSLD(Method):
     Deviation: `teacher_bn` is "running" by default, since a batch of a few classes or images distorts the teacher.
     """
 
+    reads_labels = False
     needs = {"student": {"logits"}, "teacher": {"logits"}}
     gives = frozenset({"embedding-loss"})
 

@@ -44,6 +44,7 @@ class SSLDSelect(Method):
     Deviation: the paper finds duplicates by matching SIFT key points.
     """
 
+    reads_labels = False
     needs = {"teacher": {"logits"}}
     streams = ("pool", "held_out")
     exempt = {"trains": "it selects images with a teacher and trains nothing"}

@@ -46,6 +46,7 @@ class VREx(Method):
         if not 0 <= wait <= 1:
             raise MarrowError(f"{wait} is no share of the training within 0..1", where="vrex.wait")
         self.inner, self.weight, self.wait = inner, weight, wait
+        self.reads_labels = inner.reads_labels
 
     def forward(self, batch: Mapping[str, Any], clock: Clock, player: str = "main") -> Step:
         risks = self._risks(batch, clock)
