@@ -47,7 +47,9 @@ def test_a_net_of_one_channel_sees_colours_as_grey():
     grey = 0.2989 * x[:, :1] + 0.587 * x[:, 1:2] + 0.114 * x[:, 2:]
     with torch.no_grad():
         torch.testing.assert_close(backbone(x).pooled, backbone(grey).pooled)
-        torch.testing.assert_close(backbone((255 * x).to(torch.uint8)).pooled, backbone(grey).pooled, rtol=0.1, atol=0.05)
+        torch.testing.assert_close(
+            backbone((255 * x).to(torch.uint8)).pooled, backbone(grey).pooled, rtol=0.1, atol=0.05
+        )
 
 
 def test_means_for_other_channels_are_refused():
