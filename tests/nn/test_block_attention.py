@@ -6,10 +6,15 @@ from marrow.core.errors import MarrowError
 from marrow.core.timm_backbone import TimmBackbone
 from marrow.core.wrappers import taps
 from marrow.nn.block_attention import (
+    FEATURES,
+    Plan,
     attended,
     block_index,
     check_bare,
+    check_class_token,
     check_heads,
+    check_same_grid,
+    feature_width,
     freeze_behind,
     plan_of,
     split,
@@ -34,7 +39,7 @@ FAMILIES = {
 
 def net(name: str = "vit_tiny_patch16_224", **more) -> TimmBackbone:
     torch.manual_seed(0)
-    return TimmBackbone.create(name, img_size=32, **{**SMALL, **FAMILIES.get(name, {}), **more})
+    return TimmBackbone.create(name, **{"img_size": 32, **SMALL, **FAMILIES.get(name, {}), **more})
 
 
 def images(count: int = 2) -> torch.Tensor:
@@ -77,6 +82,32 @@ def test_nothing_runs_behind_the_last_block_that_is_asked_for():
     assert all(torch.equal(a, b) for i in (0, 1) for a, b in zip(found[i], wanted[i]))
 
 
+@pytest.mark.parametrize("name", ["vit_tiny_patch16_224", "eva02_tiny_patch14_224", "vit_relpos_small_patch16_224"])
+@pytest.mark.parametrize("feature", FEATURES)
+def test_a_feature_is_what_the_whole_net_says_there(name, feature):
+    backbone = net(name, depth=3).eval()
+    block = backbone.root.blocks[1]
+    with torch.no_grad(), taps(backbone, *(f"blocks.1{part}" for part in ("", ".norm1", ".attn", ".mlp"))) as inner:
+        with attended(backbone, [1]) as whole:
+            backbone(images())
+    heads = {part: getattr(whole[1], part).transpose(1, 2).flatten(2) for part in ("q", "k", "v")}
+    wanted = {"input": inner["blocks.1.norm1"], "attention": inner["blocks.1.attn"], "mlp": inner["blocks.1.mlp"],
+              "block": inner["blocks.1"], **heads}  # fmt: skip
+    ran = []
+    block.mlp.register_forward_hook(lambda *_: ran.append("mlp"))
+    backbone.root.blocks[2].register_forward_pre_hook(lambda *_: ran.append("next"))
+    with torch.no_grad():
+        found = up_to(backbone, images(), [0, 1], feature=feature)
+    assert torch.equal(found[1].x, wanted[feature]) and torch.equal(found[1].q, whole[1].q)
+    assert found[0].x.shape == (2, found[1].q.shape[2], 48) and ran == (["mlp"] if feature in ("mlp", "block") else [])
+    assert feature_width(backbone, plan_of(backbone, "x.student"), feature) == found[1].x.shape[-1]
+
+
+def test_features_of_heads_that_are_narrower_together_than_the_tokens():
+    plan = plan_of(net(), "x.student")._replace(width=32)
+    assert (feature_width(net(), plan, "v"), feature_width(net(), plan, "block")) == (32, 48)
+
+
 def test_no_hook_stays_behind_after_an_error():
     backbone = net()
     with pytest.raises(AssertionError):
@@ -94,7 +125,7 @@ def test_another_number_of_heads_cuts_the_same_numbers():
 
 
 def test_the_plan_of_a_net():
-    assert plan_of(net(num_heads=6), "x.student") == (2, 1, 16, 6, 48)
+    assert plan_of(net(num_heads=6), "x.student") == (2, 1, 16, 6, 48, (4, 4))
     assert plan_of(net("vit_small_patch16_dinov3"), "x.student").prefix == 5
 
 
@@ -110,6 +141,40 @@ def test_blocks_are_counted_from_both_ends():
         block_index(2, plan, "x.layer")
 
 
+def test_a_share_of_the_blocks_ends_with_a_block():
+    plan = plan_of(net(), "x.student")._replace(depth=24)
+    assert [block_index(share, plan, "x.layer") for share in (0.75, 0.5, 1.0, 0.05)] == [17, 11, 23, 0]
+    assert block_index(1, plan, "x.layer") == 1
+    for share in (0.02, 0.0, -0.5, 1.02, float("nan")):
+        with pytest.raises(MarrowError, match=rf"x\.layer: {share} of 24 blocks ends with none of them"):
+            block_index(share, plan, "x.layer")
+
+
+def test_as_many_patches_in_another_grid():
+    square, flat = (plan_of(net(img_size=size), "x.student") for size in ((32, 32), (16, 64)))
+    assert square.patches == flat.patches == 16 and flat.grid == (2, 8)
+    check_same_grid(square, square, "x")
+    with pytest.raises(
+        MarrowError, match="x: teacher 4 x 4 patch tokens, student 2 x 8: they need the same grid, image"
+    ):
+        check_same_grid(flat, square, "x")
+
+
+def test_where_a_net_has_no_grid_the_patches_are_counted():
+    free, square = Plan(2, 1, 16, 3, 48, None), Plan(2, 1, 16, 3, 48, (4, 4))
+    check_same_grid(free, square, "x")
+    with pytest.raises(MarrowError, match="x: teacher 9 patch tokens, student 16: they need the same grid"):
+        check_same_grid(square, free._replace(patches=9), "x")
+
+
+def test_a_class_token():
+    for name in ("vit_tiny_patch16_224", "eva02_tiny_patch14_224", "beit_base_patch16_224"):
+        check_class_token(net(name), "x.student")
+    without = net(class_token=False, reg_tokens=1, global_pool="avg")
+    with pytest.raises(MarrowError, match=r"x\.student: a class token is compared, and this net has none"):
+        check_class_token(without, "x.student")
+
+
 @pytest.mark.parametrize("name", ["vit_tiny_patch16_224", "eva02_base_patch14_224", "vit_base_patch16_rpn_224"])
 def test_what_is_frozen_is_what_gets_no_gradient(name):
     backbone = net(name)
@@ -120,6 +185,19 @@ def test_what_is_frozen_is_what_gets_no_gradient(name):
     sum(part.sum() for part in up_to(backbone, images(), [1])[1][1:]).backward()
     assert left == {n for n, p in backbone.named_parameters() if p.grad is not None}
     assert "net.blocks.1.attn.proj.weight" not in left and "net.blocks.0.attn.proj.weight" in left
+
+
+@pytest.mark.parametrize(("feature", "left"), [
+    ("input", {"norm1"}), ("v", {"norm1", "attn.qkv"}), ("attention", {"norm1", "attn.qkv", "attn.proj"}),
+    ("mlp", {"norm1", "attn.qkv", "attn.proj", "norm2", "mlp.fc1", "mlp.fc2"}),
+    ("block", {"norm1", "attn.qkv", "attn.proj", "norm2", "mlp.fc1", "mlp.fc2"}),
+])  # fmt: skip
+def test_what_is_frozen_behind_a_feature(feature, left):
+    backbone = net(depth=3)
+    freeze_behind(backbone, 1, "x", feature)
+    trained = {n.removeprefix("net.").rpartition(".")[0] for n, p in backbone.named_parameters() if p.requires_grad}
+    assert {n.removeprefix("blocks.1.") for n in trained if n.startswith("blocks.1.")} == left
+    assert not any(n.startswith(("blocks.2", "norm")) for n in trained) and "blocks.0.mlp.fc2" in trained
 
 
 def test_heads_that_cannot_be_cut():

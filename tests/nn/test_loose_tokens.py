@@ -3,8 +3,18 @@ import torch
 
 from marrow.core.errors import MarrowError
 from marrow.core.timm_backbone import TimmBackbone
-from marrow.nn.block_attention import attended
-from marrow.nn.loose_tokens import check_loose_tokens, dropping, kept, least_redundant, only
+from marrow.nn.block_attention import Attended, attended
+from marrow.nn.loose_tokens import (
+    check_hidden,
+    check_loose_tokens,
+    dropping,
+    kept,
+    least_redundant,
+    only,
+    restricted,
+    seen,
+)
+from marrow.nn.token_relations import token_relations
 
 
 def net(name: str = "vit_tiny_patch16_224", depth: int = 6, **more) -> TimmBackbone:
@@ -47,6 +57,36 @@ def test_kept_of_tokens_and_of_heads():
     assert torch.equal(kept(heads, places, 1)[0, 3], x[0, [0, 1, 5]])
 
 
+def test_relations_of_the_tokens_that_live_sum_to_one():
+    draw = torch.Generator().manual_seed(0)
+    q, k, v = torch.randn(3, 2, 4, 10, 6, generator=draw)
+    teacher = Attended(torch.randn(2, 10, 5, generator=draw), q, k, v)
+    places = torch.tensor([[0, 3, 8], [1, 2, 4]])
+    relation = token_relations(restricted(teacher, places, 1))["qk"]
+    assert relation.shape == (2, 4, 4, 4)
+    torch.testing.assert_close(relation.sum(-1), torch.ones(2, 4, 4))
+    whole = token_relations(teacher)["qk"][1, 2][:, [0, 2, 3, 5]][[0, 2, 3, 5]]
+    torch.testing.assert_close(relation[1, 2], whole / whole.sum(-1, keepdim=True))
+
+
+def test_each_picture_hides_its_own_share():
+    torch.manual_seed(0)
+    places = seen(8, 196, 0.75)
+    assert places.shape == (8, 49) and len({tuple(row) for row in places.tolist()}) == 8
+    for row in places.tolist():
+        assert row == sorted(set(row)) and 0 <= row[0] and row[-1] < 196
+    assert seen(2, 10, 0.26).shape == (2, 7)
+
+
+def test_a_share_that_hides_all_or_none():
+    check_hidden(0.75, 4, "x.mask")
+    for share, hidden in ((0.1, 0), (0.9, 4), (-0.5, -2)):
+        with pytest.raises(
+            MarrowError, match=f"x.mask: a share of {share} hides {hidden} of 4 patches; some must be hidden"
+        ):
+            check_hidden(share, 4, "x.mask")
+
+
 def test_blocks_see_only_the_tokens_that_stay():
     backbone, places = net(), torch.tensor([[0, 5], [1, 2], [3, 15]])
     with torch.no_grad(), attended(backbone, [0]) as found:
@@ -57,6 +97,8 @@ def test_blocks_see_only_the_tokens_that_stay():
     torch.testing.assert_close(some[0].x, kept(found[0].x, places, 1))
     with torch.no_grad():
         torch.testing.assert_close(backbone(images()).pooled, whole.pooled)  # the hook is gone
+        with only(backbone, None):
+            torch.testing.assert_close(backbone(images()).pooled, whole.pooled)
 
 
 def test_patches_leave_in_two_steps():

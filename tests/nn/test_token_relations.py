@@ -6,7 +6,7 @@ import torch
 from torch.nn import functional as F
 
 from marrow.nn.block_attention import Attended
-from marrow.nn.token_relations import relation_kl, relation_logits, token_relations
+from marrow.nn.token_relations import relation_kl, relation_logits, relation_mse, token_relations
 
 
 def tokens(seed: int, heads: int = 4, count: int = 10, width: int = 6, batch: int = 2, **kind) -> Attended:
@@ -92,3 +92,23 @@ def test_half_precision_where_a_softmax_underflows_stays_finite():
     loss.backward()
     assert loss.dtype == torch.float32 and torch.isfinite(loss) and loss > 1
     assert torch.isfinite(student.q.grad).all() and student.q.grad.dtype == torch.bfloat16
+
+
+def test_without_softmax_by_hand():
+    """Two tokens of one head: products 1, 0, 0, 4 over sqrt(4) against those of a width of 1: 1, 2, 2, 4."""
+    q = torch.tensor([[1.0, 0, 0, 0], [0, 2.0, 0, 0]])[None, None]
+    student = Attended(torch.zeros(1, 2, 4), q, torch.zeros_like(q), q)
+    teacher = Attended(torch.zeros(1, 2, 1), *torch.tensor([1.0, 2.0]).view(1, 1, 2, 1).expand(3, -1, -1, -1, -1))
+    wanted = ((0.5 - 1) ** 2 + 2 * (0 - 2) ** 2 + (2 - 4) ** 2) / 4
+    assert relation_mse(student, teacher, "qq").item() == pytest.approx(wanted)
+    assert relation_mse(student, teacher, "qk").item() == pytest.approx(
+        (1 + 4 + 4 + 16) / 4
+    )  # the student's keys are 0
+    assert relation_mse(teacher, teacher, "qk").item() == 0.0
+
+
+def test_products_are_compared_in_float32_under_autocast():
+    student, teacher = tokens(0), tokens(1)
+    with torch.autocast("cpu", torch.bfloat16):
+        loss = relation_mse(student, teacher, "vv")
+    assert loss.dtype == torch.float32 and torch.equal(loss, relation_mse(student, teacher, "vv"))

@@ -1,5 +1,8 @@
+from pathlib import Path
+
 import pytest
 import torch
+import yaml
 from torch.nn import functional as F
 
 from marrow.core.contracts import Clock
@@ -9,9 +12,7 @@ from marrow.core.loader import Data
 from marrow.core.settings import Optim, Settings
 from marrow.core.timm_backbone import TimmBackbone
 from marrow.data import open_source
-from marrow.nn.block_attention import Attended
-from marrow.nn.token_relations import token_relations
-from marrow.teach.hybrid_distillation import HybridDistillation, behind, restricted, same_depth, student_layers
+from marrow.teach.hybrid_distillation import HybridDistillation, behind, same_depth, student_layers
 
 FIRST = Clock(step=0, epoch=0, progress=0.0)
 SMALL = {"patch_size": 8, "depth": 6, "embed_dim": 48, "num_heads": 3}
@@ -19,7 +20,7 @@ SMALL = {"patch_size": 8, "depth": 6, "embed_dim": 48, "num_heads": 3}
 
 def net(name: str = "vit_tiny_patch16_224", seed: int = 0, **more) -> TimmBackbone:
     torch.manual_seed(seed)
-    return TimmBackbone.create(name, img_size=32, **{**SMALL, **more})
+    return TimmBackbone.create(name, **{"img_size": 32, **SMALL, **more})
 
 
 def batch(count: int = 3) -> dict:
@@ -54,18 +55,6 @@ def test_weights_scale_the_losses():
     method.alpha, method.beta = 3.0, 0.5
     for name, factor in (("qk", 3.0), ("vv", 3.0), ("features", 0.5)):
         assert losses(method)[name] == pytest.approx(factor * one[name], rel=1e-5)
-
-
-def test_relations_of_the_tokens_that_live_sum_to_one():
-    draw = torch.Generator().manual_seed(0)
-    q, k, v = torch.randn(3, 2, 4, 10, 6, generator=draw)
-    teacher = Attended(torch.randn(2, 10, 5, generator=draw), q, k, v)
-    places = torch.tensor([[0, 3, 8], [1, 2, 4]])
-    relation = token_relations(restricted(teacher, places, 1))["qk"]
-    assert relation.shape == (2, 4, 4, 4)
-    torch.testing.assert_close(relation.sum(-1), torch.ones(2, 4, 4))
-    whole = token_relations(teacher)["qk"][1, 2][:, [0, 2, 3, 5]][[0, 2, 3, 5]]
-    torch.testing.assert_close(relation[1, 2], whole / whole.sum(-1, keepdim=True))
 
 
 def test_each_block_is_compared_on_the_tokens_that_it_sees():
@@ -112,6 +101,36 @@ def test_other_heads_prefixes_and_depths():
     assert min(losses(method).values()) > 0
 
 
+def test_a_teacher_that_is_left_out_is_neither_held_against_the_student_nor_run():
+    """One of another grid, and with heads or channels that would not fit; its own passes are counted."""
+    strange = {"patch_size": 4, "embed_dim": 70, "num_heads": 7, "img_size": 64}
+    for left_out, arguments in ((1, {"alpha": 0.0, "layers": (1,)}), (2, {"beta": 0.0})):
+        nets = [net(seed=i, **(strange if i == left_out else {})) for i in range(3)]
+        method = HybridDistillation(*nets, **arguments)
+        ran = []
+        for index, each in enumerate(nets):
+            each.net.patch_embed.register_forward_hook(lambda *_, ran=ran, index=index: ran.append(index))
+        assert min(losses(method).values()) > 0 and sorted(ran) == [i for i in range(3) if i != left_out]
+        assert method.views().size == (32, 32)
+
+
+def test_the_blocks_that_a_teacher_of_another_depth_answers_from_are_said():
+    assert HybridDistillation(net(), net(seed=1), net(seed=2)).remarks(None) == []
+    deep = HybridDistillation(net(), net(seed=1, depth=12), net(seed=2), layers=(1, 3))
+    [sentence] = deep.remarks(None)
+    assert sentence.endswith("blocks of the student take over relations so: 1 from 3, 3 from 7")
+
+
+def test_the_recipe_measures_its_classifiers_on_pictures_that_neither_was_trained_on():
+    recipe = yaml.safe_load((Path(__file__).parents[2] / "recipes" / "hybrid_distillation.yaml").read_text("utf-8"))
+    found = {s["name"]: s["data"] for s in recipe["stages"] if s.get("teach") == "supervised"}
+    assert found.keys() == {"features", "probe"}
+    for data in found.values():
+        (train,), (val,) = data["train"], data["val"]
+        assert (train["images"], train["split"]) == (val["images"], val["split"]) == ("cifar10", "train")
+        assert val["hash"] == [0.0, train["hash"][0]]
+
+
 def test_training_lowers_all_three():
     teachers = net(seed=1), net(seed=2)
     with torch.no_grad():
@@ -136,8 +155,13 @@ def test_training_lowers_all_three():
     ({}, {"keep": 1.2}, "hybrid_distillation.keep: 1.2 is no share"),
     ({}, {"alpha": -1.0}, "hybrid_distillation.alpha: "),
     ({}, {"alpha": 0.0, "beta": 0.0}, "hybrid_distillation.alpha: weights of 0.0 and 0.0 leave nothing to learn"),
-    ({1: {"patch_size": 4}}, {}, "hybrid_distillation.relation_teacher: teacher 64 patch tokens, student 16"),
-    ({2: {"patch_size": 4}}, {}, "hybrid_distillation.feature_teacher: the last map of the teacher is 8 x 8, the student has 16"),
+    ({1: {"patch_size": 4}}, {}, "hybrid_distillation.relation_teacher: teacher 8 x 8 patch tokens, student 4 x 4: "),
+    ({0: {"img_size": (16, 64)}}, {},
+     "hybrid_distillation.relation_teacher: teacher 4 x 4 patch tokens, student 2 x 8: "),
+    ({2: {"patch_size": 4}}, {},
+     "hybrid_distillation.feature_teacher: the last map of the teacher is 8 x 8, the student has 4 x 4 patch tokens: "),
+    ({2: {"img_size": (16, 64)}}, {},
+     "hybrid_distillation.feature_teacher: the last map of the teacher is 2 x 8, the student has 4 x 4 patch tokens: "),
     ({1: {"embed_dim": 70, "num_heads": 7}}, {}, "hybrid_distillation.student: the teacher has 7 heads"),
 ])  # fmt: skip
 def test_bad_input(models, arguments, message):

@@ -18,6 +18,11 @@ from torch.nn import functional as F
 from ..core.contracts import Backbone
 from ..core.errors import MarrowError
 from ..core.fit_check import lacking
+from .map_channels import map_shape
+
+# Features that a block's attention does not get, and the module in the block that says them.
+SAID = {"attention": ".attn", "mlp": ".mlp", "block": ""}
+FEATURES = ("input", "q", "k", "v", *SAID)
 
 
 class Attended(NamedTuple):
@@ -37,6 +42,7 @@ class Plan(NamedTuple):
     patches: int
     heads: int
     width: int  # of q over all heads
+    grid: tuple[int, int] | None  # of the patches; None where the net gives no maps
 
 
 def split(attention: nn.Module, x: Tensor, rope: Tensor | None = None, heads: int | None = None) -> Attended:
@@ -67,30 +73,48 @@ class _Reached(Exception):
 
 @contextmanager
 def attended(
-    backbone: Backbone, blocks: Sequence[int], heads: int | None = None, stop: bool = False
+    backbone: Backbone, blocks: Sequence[int], heads: int | None = None, stop: bool = False, feature: str = "input"
 ) -> Iterator[dict[int, Attended]]:
-    """Fills a dict, block -> what its attention gets, while the backbone runs inside; with `stop` it runs no further."""
+    """Fills a dict, block -> what its attention gets, while the backbone runs inside; with `stop` it runs no further.
+
+    feature: one of FEATURES, which the last of the blocks has in the place of x: what enters the attention, "q", "k" or
+    "v" of all heads side by side, what "attention" or "mlp" says before layer scale and drop path, or what the "block"
+    says.
+    """
     if backbone.training and backbone.root.grad_checkpointing:
-        raise MarrowError("this method reads inside the blocks, and gradient checkpointing runs them a second time without "
-                          "it", where="checkpoint_gradients", hint="Give `micro_batch` to save memory.")  # fmt: skip
-    with _hooked(backbone, blocks, heads, stop) as found:
+        raise MarrowError("this method reads inside the blocks, and gradient checkpointing runs them a second time "
+                          "without it", where="checkpoint_gradients",
+                          hint="Give `micro_batch` to save memory.")  # fmt: skip
+    with _hooked(backbone, blocks, heads, stop, feature) as found:
         yield found
 
 
 @contextmanager
-def _hooked(backbone: Backbone, blocks: Sequence[int], heads: int | None, stop: bool) -> Iterator[dict[int, Attended]]:
+def _hooked(
+    backbone: Backbone, blocks: Sequence[int], heads: int | None, stop: bool, feature: str
+) -> Iterator[dict[int, Attended]]:
     found: dict[int, Attended] = {}
+    last = max(blocks, default=0)
 
     def keep(block: int) -> Any:
         def hook(attention: nn.Module, args: tuple, kwargs: dict) -> None:
-            found[block] = split(attention, args[0], kwargs.get("rope"), heads)
-            if stop and block == max(blocks):
+            tokens = found[block] = split(attention, args[0], kwargs.get("rope"), heads)
+            if block == last and feature in ("q", "k", "v"):
+                found[block] = tokens._replace(x=rearrange(getattr(tokens, feature), "b h n d -> b n (h d)"))
+            if stop and block == last and feature not in SAID:
                 raise _Reached
 
         return hook
 
+    def said(module: nn.Module, args: tuple, out: Tensor) -> None:
+        found[last] = found[last]._replace(x=out)
+        if stop:
+            raise _Reached
+
     layers = {block: backbone.root.get_submodule(f"blocks.{block}.attn") for block in blocks}
     hooks = [layer.register_forward_pre_hook(keep(block), with_kwargs=True) for block, layer in layers.items()]
+    if feature in SAID:
+        hooks.append(backbone.root.get_submodule(f"blocks.{last}{SAID[feature]}").register_forward_hook(said))
     try:
         yield found
     except _Reached:
@@ -100,29 +124,37 @@ def _hooked(backbone: Backbone, blocks: Sequence[int], heads: int | None, stop: 
             hook.remove()
 
 
-def up_to(backbone: Backbone, image: Tensor, blocks: Sequence[int], heads: int | None = None) -> dict[int, Attended]:
+def up_to(
+    backbone: Backbone, image: Tensor, blocks: Sequence[int], heads: int | None = None, feature: str = "input"
+) -> dict[int, Attended]:
     """What the attention of these blocks gets; nothing behind the last one's queries, keys and values is computed.
 
-    It goes past `torch.compile`, which would keep the hooks of the first step.
+    With a `feature`, as in `attended`, nothing behind that. It goes past `torch.compile`, which would keep the hooks of
+    the first step.
     """
-    with attended(backbone, blocks, heads, stop=True) as found:
+    with attended(backbone, blocks, heads, stop=True, feature=feature) as found:
         backbone.features(image)
     return found
 
 
 def plan_of(backbone: Backbone, where: str) -> Plan:
-    """Found out on the meta device, where the net runs up to its first attention; raises where it gives no "qkv"."""
+    """Found out on the meta device; raises where the net gives no "qkv"."""
     stem, _, role = where.partition(".")
     if sentence := lacking(stem, role, {"qkv"}, backbone):
         raise MarrowError(sentence, where=where)
-    first = _on_meta(backbone, [0])[0][0]
-    net = backbone.root
-    return Plan(len(net.blocks), net.num_prefix_tokens, first.q.shape[2] - net.num_prefix_tokens, first.q.shape[1],
-                first.q.shape[1] * first.q.shape[3])  # fmt: skip
+    first, _ = _on_meta(backbone, 0)
+    net, (_, heads, tokens, width) = backbone.root, first.q.shape
+    grid = map_shape(backbone)[1:] if "maps" in backbone.gives else None
+    return Plan(len(net.blocks), net.num_prefix_tokens, tokens - net.num_prefix_tokens, heads, heads * width, grid)
 
 
-def block_index(index: int, plan: Plan, where: str) -> int:
-    """0-based, from the end where it is negative."""
+def block_index(index: int | float, plan: Plan, where: str) -> int:
+    """0-based: from the end where it is negative; a float is the share of all blocks of which it is the last."""
+    if isinstance(index, float):
+        if not 0 < index <= 1 or not round(index * plan.depth):
+            raise MarrowError(f"{index} of {plan.depth} blocks ends with none of them; a share is above 0 and up to 1",
+                              where=where, hint="A whole number counts blocks.")  # fmt: skip
+        return round(index * plan.depth) - 1
     if not -plan.depth <= index < plan.depth:
         raise MarrowError(
             f"there is no block {index} in a net of {plan.depth}, which are 0 to {plan.depth - 1}", where=where
@@ -130,23 +162,38 @@ def block_index(index: int, plan: Plan, where: str) -> int:
     return index % plan.depth
 
 
-def freeze_behind(backbone: Backbone, block: int, parts: str) -> None:
+def freeze_behind(backbone: Backbone, block: int, parts: str, feature: str = "input") -> None:
     """Take the gradient from every weight that x, q, k, v (letters of `parts`) of this block do not depend on.
 
-    What no loss reaches would otherwise wait for a gradient in every process of a parallel training.
+    What no loss reaches would otherwise wait for a gradient in every process of a parallel training. x is `feature`.
     """
-    found, weights = _on_meta(backbone, [block])
-    total = torch.stack([getattr(found[block], part).sum() for part in parts]).sum()
+    found, weights = _on_meta(backbone, block, feature)
+    total = torch.stack([getattr(found, part).sum() for part in parts]).sum()
     gradients = torch.autograd.grad(total, list(weights.values()), allow_unused=True)
     reached = {name for name, gradient in zip(weights, gradients) if gradient is not None}
     for name, parameter in backbone.named_parameters():
         parameter.requires_grad_(name in reached)
 
 
-def check_same_patches(student: Plan, teacher: Plan, where: str) -> None:
-    if student.patches != teacher.patches:
-        raise MarrowError(f"teacher {teacher.patches} patch tokens, student {student.patches}: they need the same grid, image "
-                          "size over patch size", where=where)  # fmt: skip
+def feature_width(backbone: Backbone, plan: Plan, feature: str) -> int:
+    return plan.width if feature in ("q", "k", "v") else backbone.root.get_submodule("blocks.0.attn.proj").out_features
+
+
+def check_same_grid(student: Plan, teacher: Plan, where: str) -> None:
+    """Raise unless the patches are as many in each direction, or in all where one of the nets has no grid."""
+    theirs, mine = (teacher.patches,), (student.patches,)
+    if teacher.grid and student.grid:
+        theirs, mine = teacher.grid, student.grid
+    if theirs != mine:
+        said = [" x ".join(map(str, each)) for each in (theirs, mine)]
+        raise MarrowError(f"teacher {said[0]} patch tokens, student {said[1]}: they need the same grid, image size "
+                          "over patch size", where=where)  # fmt: skip
+
+
+def check_class_token(backbone: Backbone, where: str) -> None:
+    """Raise unless there is one; timm's is the first of the prefix tokens."""
+    if not any(name.endswith("cls_token") for name, _ in backbone.root.named_parameters()):
+        raise MarrowError("a class token is compared, and this net has none", where=where, hint="Try target: block.")
 
 
 def check_heads(student: Backbone, block: int, plan: Plan, heads: int, where: str) -> None:
@@ -176,11 +223,11 @@ def without_prefix(tokens: Attended, prefix: int) -> Attended:
     return Attended(tokens.x[:, prefix:], *(part[:, :, prefix:] for part in tokens[1:]))
 
 
-def _on_meta(backbone: Backbone, blocks: Sequence[int]) -> tuple[dict[int, Attended], dict[str, Tensor]]:
-    """`up_to` without memory, and the weights (by name) that took part with a gradient."""
+def _on_meta(backbone: Backbone, block: int, feature: str = "input") -> tuple[Attended, dict[str, Tensor]]:
+    """`up_to` one block without memory, and the weights (by name) that took part with a gradient."""
     weights = {n: torch.empty_like(p, device="meta").requires_grad_(p.requires_grad)
                for n, p in backbone.named_parameters()}  # fmt: skip
     buffers = {n: torch.empty_like(b, device="meta") for n, b in backbone.named_buffers()}
-    with torch.device("meta"), _hooked(backbone, blocks, None, True) as found:
+    with torch.device("meta"), _hooked(backbone, [block], None, True, feature) as found:
         functional_call(backbone, {**weights, **buffers}, torch.empty(2, backbone.input.channels, *backbone.input.size))
-    return found, {n: w for n, w in weights.items() if w.requires_grad}
+    return found[block], {n: w for n, w in weights.items() if w.requires_grad}

@@ -13,14 +13,28 @@ from torch.nn import functional as F
 
 from ..core.contracts import Backbone
 from ..core.errors import MarrowError
+from .block_attention import Attended
 
 
 def check_loose_tokens(backbone: Backbone, where: str) -> None:
     """Raise unless tokens may leave: their positions were added to them once, and the attention knows none."""
     if {type(block.attn) for block in backbone.root.blocks} != {Attention}:
         name, method = backbone.spec["source"].removeprefix("timm:"), where.split(".")[0]
-        raise MarrowError(f"{method} needs a net whose tokens can be left out; {name} has the positions of all of them in "
-                          "its attention", where=where, hint="Try vit_*, deit_*.")  # fmt: skip
+        raise MarrowError(f"{method} needs a net whose tokens can be left out; {name} has the positions of all of them "
+                          "in its attention", where=where, hint="Try vit_*, deit_*.")  # fmt: skip
+
+
+def check_hidden(share: float, patches: int, where: str) -> None:
+    """Raise unless a share of the patches hides some of them and leaves some."""
+    if not 0 < round(share * patches) < patches:
+        raise MarrowError(f"a share of {share} hides {round(share * patches)} of {patches} patches; some must be "
+                          "hidden and some seen", where=where)  # fmt: skip
+
+
+def seen(batch: int, patches: int, hidden: float, device: torch.device | None = None) -> Tensor:
+    """Random places (B, n) of the patches that stay where a share is hidden, in order, other ones for each picture."""
+    count = patches - round(hidden * patches)
+    return torch.rand(batch, patches, device=device).argsort(1)[:, :count].sort(1).values
 
 
 def kept(x: Tensor, places: Tensor, prefix: int) -> Tensor:
@@ -28,6 +42,11 @@ def kept(x: Tensor, places: Tensor, prefix: int) -> Tensor:
     patches = x[..., prefix:, :]
     index = places.view(len(places), *(1,) * (x.ndim - 3), -1, 1).expand(*x.shape[:-2], -1, x.shape[-1])
     return torch.cat([x[..., :prefix, :], patches.gather(-2, index)], -2)
+
+
+def restricted(tokens: Attended, places: Tensor, prefix: int) -> Attended:
+    """A teacher's tokens that its student has too: rows and columns of relations leave before the softmax."""
+    return Attended(*(kept(part, places, prefix) for part in tokens))
 
 
 def least_redundant(patches: Tensor, keep: float) -> Tensor:
@@ -42,8 +61,11 @@ def least_redundant(patches: Tensor, keep: float) -> Tensor:
 
 
 @contextmanager
-def only(backbone: Backbone, places: Tensor) -> Iterator[None]:
-    """While inside, the blocks see the patches at `places` (B, n) alone."""
+def only(backbone: Backbone, places: Tensor | None) -> Iterator[None]:
+    """While inside, the blocks see the patches at `places` (B, n) alone; all where it is None."""
+    if places is None:
+        yield
+        return
     prefix = backbone.root.num_prefix_tokens
 
     def hook(norm: nn.Module, args: tuple, out: Tensor) -> Tensor:

@@ -8,6 +8,7 @@ from typing import Any, Sequence
 import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
+from torch.nn import functional as F
 
 from .block_attention import Attended
 
@@ -34,6 +35,14 @@ def relation_kl(student: Attended, teacher: Attended, kind: str, most: int = MOS
     a, b = (getattr(student, part) for part in kind)
     ta, tb = (getattr(teacher, part) for part in kind)
     return _RelationKL.apply(a, b, ta, tb, most)
+
+
+def relation_mse(student: Attended, teacher: Attended, kind: str) -> Tensor:
+    """The mean squared difference of one kind of relation before its softmax; both nets' whole maps are kept for it."""
+    with torch.autocast(student.q.device.type, enabled=False):
+        return F.mse_loss(
+            *(relation_logits(getattr(net, kind[0]), getattr(net, kind[1])) for net in (student, teacher))
+        )
 
 
 class _RelationKL(torch.autograd.Function):

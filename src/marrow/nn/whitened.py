@@ -14,3 +14,8 @@ def whitened_smooth_l1(student: Tensor, teacher: Tensor, beta: float = 2.0) -> T
     """
     target = F.layer_norm(teacher.float(), teacher.shape[-1:])
     return F.smooth_l1_loss(student.float(), target, beta=beta)
+
+
+def whitened_mse(student: Tensor, teacher: Tensor) -> Tensor:
+    """Mean squared error of features (..., D) to the teacher's after a LayerNorm without weights."""
+    return F.mse_loss(student.float(), F.layer_norm(teacher.float(), teacher.shape[-1:]))

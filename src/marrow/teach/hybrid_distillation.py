@@ -19,12 +19,13 @@ from ..nn.block_attention import (
     Plan,
     attended,
     check_heads,
-    check_same_patches,
+    check_same_grid,
+    feature_width,
     plan_of,
     up_to,
     without_prefix,
 )
-from ..nn.loose_tokens import check_loose_tokens, dropping, kept
+from ..nn.loose_tokens import check_loose_tokens, dropping, kept, restricted
 from ..nn.map_channels import map_shape
 from ..nn.shared_view import resized, shared_size
 from ..nn.token_relations import relation_kl
@@ -50,11 +51,6 @@ def same_depth(block: int, ours: int, theirs: int) -> int:
     return max(0, int((block + 1) * theirs / ours + 0.5) - 1)
 
 
-def restricted(tokens: Attended, places: Tensor, prefix: int) -> Attended:
-    """A teacher's tokens that still live in the student: rows and columns leave before the softmax."""
-    return Attended(*(kept(part, places, prefix) for part in tokens))
-
-
 def behind(live: dict[int, Tensor], block: int) -> Tensor | None:
     """The places that a block sees, None where all do."""
     return next((live[b] for b in sorted(live, reverse=True) if b < block), None)
@@ -71,14 +67,16 @@ class HybridDistillation(Method):
     After a third and two thirds of its blocks the student drops the most redundant patches, those with the highest mean
     cosine to the others, and keeps a share `keep`; they leave the later blocks and both losses.
 
-    layers: blocks of the student, from the end where negative; none: the two before the last. A teacher of another depth
-    answers from the block as deep in it. Where prefix tokens are not equally many, patches alone are related. alpha, beta: 0
-    leaves a teacher out. crop, pad, flip: the view, as in `supervised`.
+    layers: blocks of the student, from the end where negative; none: the two before the last. A relation teacher of
+    another depth answers from the block as deep in it, 19 and 21 of 24 for 9 and 10 of 12, and the training begins by
+    saying which. Where prefix tokens are not equally many, patches alone are related. alpha, beta: 0 leaves a teacher
+    out, which is then neither run nor held against the student. crop, pad, flip: the view, as in `supervised`.
 
     Deviations, where the paper's text does not settle a detail: the layers, `keep` of 0.7, patches without class token in the
     feature term, beta = 2 of the smooth-L1. Each teacher normalises the view by its own mean and deviation.
     """
 
+    reads_labels = False
     needs = {"student": {"qkv", "tokens"}, "relation_teacher": {"qkv"}, "feature_teacher": {"maps"}}
     tiny = {"feature_teacher": "vit_tiny_patch16_224"}  # of nets with maps, the one with the student's grid
 
@@ -103,26 +101,32 @@ class HybridDistillation(Method):
         if not 0 < keep <= 1:
             raise MarrowError(f"{keep} is no share of patches above 0 and up to 1", where="hybrid_distillation.keep")
         mine = plan_of(student, "hybrid_distillation.student")
-        theirs = plan_of(relation_teacher, "hybrid_distillation.relation_teacher")
         if keep < 1:
             check_loose_tokens(student, "hybrid_distillation.student")
-        self.layers = student_layers(layers, mine.depth)
-        self.teacher_layers = [same_depth(i, mine.depth, theirs.depth) for i in self.layers]
-        check_same_patches(mine, theirs, "hybrid_distillation.relation_teacher")
-        for block in self.layers:
-            check_heads(student, block, mine, theirs.heads, "hybrid_distillation.student")
-        channels = check_map(feature_teacher, mine)
+        self.layers, self.teacher_layers, self.heads, self.prefixes = [], [], mine.heads, (0, 0)
+        views = []
+        if alpha:
+            theirs = plan_of(relation_teacher, "hybrid_distillation.relation_teacher")
+            self.layers = student_layers(layers, mine.depth)
+            self.teacher_layers = [same_depth(i, mine.depth, theirs.depth) for i in self.layers]
+            check_same_grid(mine, theirs, "hybrid_distillation.relation_teacher")
+            for block in self.layers:
+                check_heads(student, block, mine, theirs.heads, "hybrid_distillation.student")
+            self.heads = theirs.heads
+            if mine.prefix != theirs.prefix:
+                self.prefixes = mine.prefix, theirs.prefix
+            views.append(shared_size(student.input, relation_teacher.input, "hybrid_distillation.relation_teacher"))
+        if beta:
+            channels = check_map(feature_teacher, mine)
+            views.append(shared_size(student.input, feature_teacher.input, "hybrid_distillation.feature_teacher"))
         self.after = sorted({mine.depth // 3, 2 * mine.depth // 3} - {0}) if keep < 1 else []
-        self.heads, self.alpha, self.beta, self.keep = theirs.heads, alpha, beta, keep
-        self.prefixes = (0, 0) if mine.prefix == theirs.prefix else (mine.prefix, theirs.prefix)
-        self.prefix = mine.prefix if mine.prefix == theirs.prefix else 0
+        self.alpha, self.beta, self.keep, self.prefix = alpha, beta, keep, mine.prefix - self.prefixes[0]
         self.student = student
         self.relation_teacher, self.feature_teacher = Frozen(relation_teacher), Frozen(feature_teacher)
         if beta:
-            self.projection = nn.Linear(student.root.blocks[0].attn.proj.out_features, channels)
-        size = shared_size(student.input, relation_teacher.input, "hybrid_distillation.relation_teacher")
-        also = shared_size(student.input, feature_teacher.input, "hybrid_distillation.feature_teacher")
-        self.view = Augment((max(size[0], also[0]), max(size[1], also[1])), crop=crop, flip=flip, pad=pad)
+            self.projection = nn.Linear(feature_width(student, mine, "block"), channels)
+        height, width = (max(sides) for sides in zip(*views))
+        self.view = Augment((height, width), crop=crop, flip=flip, pad=pad)
 
     def forward(self, batch: Mapping[str, Any], clock: Clock, player: str = "main") -> Step:
         image, student = resized(batch["image"], self.student.input), self.student
@@ -159,6 +163,12 @@ class HybridDistillation(Method):
         teacher = self.feature_teacher
         return teacher(resized(batch["image"], teacher.module.input), maps=(-1,)).maps[0].flatten(2).mT
 
+    def remarks(self, data: Any) -> list[str]:
+        if self.layers == self.teacher_layers:
+            return []
+        pairs = ", ".join(f"{mine} from {theirs}" for mine, theirs in zip(self.layers, self.teacher_layers))
+        return [f"the relation teacher has another depth, so blocks of the student take over relations so: {pairs}"]
+
     def views(self) -> Augment:
         return self.view
 
@@ -169,7 +179,9 @@ class HybridDistillation(Method):
 def check_map(teacher: Backbone, student: Plan) -> int:
     """The channels of the feature teacher's last map; raise unless it has a place for each patch of the student."""
     channels, height, width = map_shape(teacher)
-    if height * width != student.patches:
-        raise MarrowError(f"the last map of the teacher is {height} x {width}, the student has {student.patches} patch tokens: "
+    fits = student.grid == (height, width) if student.grid else student.patches == height * width
+    if not fits:
+        mine = " x ".join(map(str, student.grid or (student.patches,)))
+        raise MarrowError(f"the last map of the teacher is {height} x {width}, the student has {mine} patch tokens: "
                           "they need the same grid", where="hybrid_distillation.feature_teacher")  # fmt: skip
     return channels

@@ -17,16 +17,9 @@ from ..core.contracts import Backbone, Clock, Method, Step
 from ..core.errors import MarrowError
 from ..data.views import Augment
 from ..nn.block_attention import plan_of
-from ..nn.loose_tokens import check_loose_tokens, only
+from ..nn.loose_tokens import check_hidden, check_loose_tokens, only, seen
 from ..nn.map_channels import map_shape
 from ..nn.shared_view import resized
-
-
-def seen(batch: int, patches: int, mask: float, device: torch.device | None = None) -> tuple[Tensor, Tensor]:
-    """Random places (B, n) that stay, in order, and (B, N) bool, True where a patch is hidden."""
-    count = patches - round(mask * patches)
-    places = torch.rand(batch, patches, device=device).argsort(1)[:, :count].sort(1).values
-    return places, torch.ones(batch, patches, dtype=torch.bool, device=device).scatter(1, places, False)
 
 
 def painted(image: Tensor, grid: tuple[int, int]) -> Tensor:
@@ -67,6 +60,7 @@ class MAE(Method):
     most of timm's; cuts are resized bilinearly.
     """
 
+    reads_labels = False
     needs = {"encoder": {"maps", "qkv", "tokens"}}
 
     def __init__(
@@ -84,9 +78,10 @@ class MAE(Method):
         super().__init__()
         patches = plan_of(encoder, "mae.encoder").patches
         check_loose_tokens(encoder, "mae.encoder")
-        if not 0 < round(mask * patches) < patches:
-            raise MarrowError(f"a share of {mask} hides {round(mask * patches)} of {patches} patches; some must be hidden and "
-                              "some seen", where="mae.mask")  # fmt: skip
+        check_hidden(mask, patches, "mae.mask")
+        for name, value in {"width": width, "depth": depth, "heads": heads}.items():
+            if value < 1:
+                raise MarrowError(f"{value} is below 1, the least that a decoder has", where=f"mae.{name}")
         if width % heads or width % 4:
             raise MarrowError(f"a width of {width} cannot be cut into {heads} heads and four parts of a position",
                               where="mae.width")  # fmt: skip
@@ -98,10 +93,11 @@ class MAE(Method):
 
     def forward(self, batch: Mapping[str, Any], clock: Clock, player: str = "main") -> Step:
         image = resized(batch["image"], self.encoder.input)
-        places, hidden = seen(len(image), self.patches, self.mask, image.device)
+        places = seen(len(image), self.patches, self.mask, image.device)
         with only(self.encoder, places):
             tokens = self.encoder.features(image).tokens
         error = (self.decoder(tokens, places).float() - painted(image.float(), self.grid)).square().mean(-1)
+        hidden = torch.ones_like(error, dtype=torch.bool).scatter(1, places, False)
         return Step({"painting": error[hidden].mean()})
 
     def views(self) -> Augment:
