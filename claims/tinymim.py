@@ -21,14 +21,20 @@ TEACHER = {**PLAIN, "depth": 6, "embed_dim": 192, "num_heads": 6}
 STUDENT = {**PLAIN, "depth": 4, "embed_dim": 96, "num_heads": 3}
 DECODER = {"mask": 0.75, "width": 96, "depth": 1, "heads": 3}
 VIEW = {"crop": None, "pad": 4, "flip": True}
-PRETRAINING = {
-    "data": {"train": [PICTURES], "batch": 64},
-    "optim": {
-        "adamw": {"lr": 1e-3, "weight_decay": 0.05, "betas": [0.9, 0.95]},
-        "schedule": "cosine",
-        "warmup_percent": 5,
-    },
-}
+# Learning rates were chosen by the fine-tuned student's accuracy on 3,000 training pictures with hashes in [0.94, 1), one seed:
+# relations 0.347 and 0.365 at 1e-3 and 2e-3, own MAE 0.366 and 0.348; fine-tuning from scratch 0.308, 0.322, 0.317 at 5e-4, 1e-3, 2e-3.
+RELATIONS, MASKED, TUNED = 2e-3, 1e-3, 1e-3
+
+
+def pretraining(lr: float) -> dict:
+    return {
+        "data": {"train": [PICTURES], "batch": 64},
+        "optim": {
+            "adamw": {"lr": lr, "weight_decay": 0.05, "betas": [0.9, 0.95]},
+            "schedule": "cosine",
+            "warmup_percent": 5,
+        },
+    }
 
 
 def arm(*before: dict, student: dict) -> dict:
@@ -39,19 +45,20 @@ def arm(*before: dict, student: dict) -> dict:
         "task": {"task": "classify", "backbone": student, "classes": 10},
         "data": {"train": [LABELLED], "batch": 64},
         "args": {"pad": 4, "flip": True},
-        "optim": {"adamw": {"lr": 1e-3, "weight_decay": 0.05}, "schedule": "cosine", "warmup_percent": 5},
+        "optim": {"adamw": {"lr": TUNED, "weight_decay": 0.05}, "schedule": "cosine", "warmup_percent": 5},
         "steps": 300,
     }
     return {"seed": 0, "stages": [*before, tuned]}
 
 
 def masked(name: str, net: dict, steps: int) -> dict:
-    return {"teach": "mae", "name": name, "encoder": net, "args": {**DECODER, **VIEW}, "steps": steps, **PRETRAINING}
+    args = {**DECODER, **VIEW}
+    return {"teach": "mae", "name": name, "encoder": net, "args": args, "steps": steps, **pretraining(MASKED)}
 
 
 def taught(**what: object) -> dict:
     distilled = {"teach": "tinymim", "name": "student", "student": STUDENT, "teacher": {"stage": "teacher"},
-                 "args": {**what, **VIEW, "jitter": 0.0}, "steps": 450, **PRETRAINING}  # fmt: skip
+                 "args": {**what, **VIEW, "jitter": 0.0}, "steps": 450, **pretraining(RELATIONS)}  # fmt: skip
     return arm(masked("teacher", TEACHER, 600), distilled, student={"stage": "student"})
 
 
@@ -74,6 +81,6 @@ CLAIM = Claim(
     minutes=35,
     full_scale="recipes/tinymim.full.yaml",
     unlike="Both pre-trainings of the student take 450 steps of 64, one and a half passes over the pictures, where the paper "
-    "has 300; the teacher's 600 steps come on top. No setting was tuned for any arm: all three fine-tune with AdamW at 1e-3, "
-    "300 steps. 'From scratch' has no pre-training and fewer steps in all.",
+    "has 300; the teacher's 600 steps come on top. Each pre-training has the better of two learning rates. 'From scratch' has no "
+    "pre-training and fewer steps in all.",
 )
