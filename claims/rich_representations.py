@@ -31,7 +31,7 @@ def source(name: str, net: dict, seed: int) -> dict:
         "data": {"train": [{"images": CIFAR, "split": "train", "only": SOURCE}], "batch": 64},
         "args": {"pad": 4, "flip": True},
         "optim": {"adamw": {"lr": 6e-3, "weight_decay": 0.05}, "schedule": "cosine", "warmup_percent": 5},
-        "steps": 1500,
+        "steps": 1000,
     }
 
 
@@ -105,9 +105,9 @@ CLAIM = Claim(
     test=[{"images": CIFAR, "split": "test", "only": TARGET}],
     data="CIFAR-10, JPEG-compressed copies: five classes (25,000 images) to learn from, the other five (25,000; 1,500 where "
     "nets are fine-tuned) to learn then, 5,000 test images",
-    minutes=40,
+    minutes=30,
     full_scale="recipes/rich_representations.full.yaml",
-    unlike="Nets of 0.3 M weights and 1,500 steps of 64 instead of ResNet-50 and 90 epochs; four instead of ten. The probe "
+    unlike="Nets of 0.3 M weights and 1,000 steps of 64 instead of ResNet-50 and 90 epochs; four instead of ten. The probe "
     "is a logistic regression solved to its minimum. The two arms that are fine-tuned see 1,500 images, so they are to "
     "be compared with each other and not with the probes; their learning rate was not searched.",
 )
