@@ -76,7 +76,10 @@ def test_every_family_gives_what_it_says_and_comes_back_from_an_artifact(kind, t
         assert out.tokens.shape[1] == last.shape[-1] * last.shape[-2]
     assert torch.allclose(model(IMAGE / 255.0).pooled, out.pooled, atol=1e-6)
     again = artifact.save(tmp_path / "artifact", model).load()
-    assert again.spec == model.spec and torch.equal(again(IMAGE).pooled, out.pooled)
+    assert again.spec == model.spec
+    assert all(torch.equal(value, again.state_dict()[name]) for name, value in model.state_dict().items())
+    # Some processors add in another order where tensors lie elsewhere in memory.
+    torch.testing.assert_close(again(IMAGE).pooled, out.pooled)
 
 
 @pytest.mark.parametrize("kind", CLASSIFIES)
