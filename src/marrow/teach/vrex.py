@@ -30,8 +30,9 @@ class VREx(Method):
     inner: a method that gives "embedding-loss". Around `supervised` with `head_only` it trains the classifier on frozen
     features, as Zhang and Bottou do for rich representations (ICML 2023). Every source of the stream says its `domain`;
     every domain counts alike, however many images it has.
-    weight: beta, per mean and not per sum of the losses as in the paper. Until `wait`, a share of the training, it is 1 at most: the variance of the losses of a net that knows
-    nothing says nothing. Batches are to hold several images of each domain.
+    weight: beta, per mean of the losses where the paper has their sum. Until `wait`, a share of the training, it is 1 at
+    most: the variance of the losses of a net that knows nothing says nothing. Batches are to hold several images of each
+    domain.
 
     Logs: `worst`, the largest loss of a domain.
     """
