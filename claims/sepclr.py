@@ -50,11 +50,13 @@ CLAIM = Claim(
     test=[TEST],
     data="MNIST: 2,000 upright digits at half strength as background, 2,000 blended with digits on their side as target; the "
     "classifiers learn from 2,000 further pictures and are asked about 3,000",
-    minutes=20,
+    minutes=25,
+    seeds=(0, 1, 2, 3, 4),
     full_scale="recipes/sepclr.full.yaml",
     unlike="Separation is (salient digit from the salient code - from the common one) + (upright digit from the common code - "
     "from the salient one), at most 2. The paper's common pattern is a photo; here both are digits, which only their direction "
     "tells apart. 400 steps, 25 passes, where the paper has 250; weights of 10, 100 and 10, not 1000, 1000 and 10. The "
     "learning rate was found for both arms with 150 steps, one seed and other training pictures: joint entropy 0.051 and 0.087, "
-    "without it -0.053 and -0.013 at 1e-3 and 2e-3.",
+    "without it -0.053 and -0.013 at 1e-3 and 2e-3. Three seeds left it undecided, +0.107 with an interval of [-0.003, 0.216], so "
+    "both arms got two more.",
 )
